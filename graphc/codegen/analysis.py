@@ -1,0 +1,304 @@
+"""What a schedule and an emitter must know about a kernel form: flat offsets, strides along axes, dependences.
+
+Everything here works on *flat* kernels: `flatten` turns every operand into one dimension, so that an index is a
+single element offset, affine in the axes or computed. `collapse` then merges axes that every operand walks in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from graphc.ir.dims import Dim, evaluate, product, symbols
+from graphc.ir.types import i64
+from graphc.kernel.expr import (
+    Affine,
+    Apply,
+    AxisIndex,
+    Computed,
+    Const,
+    Expr,
+    Extent,
+    Index,
+    Load,
+    Name,
+    as_expr,
+    loads,
+    transform,
+    walk,
+)
+from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Operand, Stage, Store, Table
+
+
+def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
+    """Row-major strides in elements over the capacity of the operand's shape."""
+    found: list[int] = []
+    step = 1
+    for dim in reversed(operand.shape):
+        found.append(step)
+        step *= evaluate(dim, capacities)
+    return tuple(reversed(found))
+
+
+def map_expressions(stage: Stage, change: Callable[[Expr], Expr], index: Callable[[str, Index], Index]) -> Stage:
+    """A stage with `change` applied to every expression and `index(operand, i)` to every index of a store."""
+
+    def store(s: Store) -> Store:
+        guard = None if s.guard is None else change(s.guard)
+        return replace(s, index=tuple(index(s.operand, i) for i in s.index), value=change(s.value), guard=guard)
+
+    return replace(
+        stage,
+        lets=tuple(Let(n.name, change(n.expr)) for n in stage.lets),
+        accumulates=tuple(Accumulate(a.names, a.combiner, tuple(map(change, a.exprs))) for a in stage.accumulates),
+        results=tuple(Let(n.name, change(n.expr)) for n in stage.results),
+        stores=tuple(store(s) for s in stage.stores),
+    )
+
+
+def flatten(kernel: Kernel) -> Kernel:
+    """The kernel with one-dimensional operands: every load and store has one index, its element offset."""
+    steps = {o.name: strides(o, kernel.capacities) for o in kernel.operands}
+    sizes = {o.name: evaluate(product(o.shape), kernel.capacities) for o in kernel.operands}
+
+    def flat(operand: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return (_flat_index(index, steps[operand], sizes[operand]),)
+
+    def change(expr: Expr) -> Expr:
+        return transform(expr, lambda e: Load(e.operand, flat(e.operand, e.index)) if isinstance(e, Load) else None)
+
+    stages = []
+    for stage in kernel.stages:
+        changed = map_expressions(stage, change, lambda _, i: _change_computed(i, change))
+        stores = tuple(replace(s, index=flat(s.operand, s.index)) for s in changed.stores)
+        stages.append(replace(changed, stores=stores))
+    operands = tuple(replace(o, shape=(sizes[o.name],)) for o in kernel.operands)
+    return replace(kernel, operands=operands, stages=tuple(stages))
+
+
+def _change_computed(index: Index, change: Callable[[Expr], Expr]) -> Index:
+    return replace(index, expr=change(index.expr)) if isinstance(index, Computed) else index
+
+
+def _flat_index(index: tuple[Index, ...], steps: tuple[int, ...], size: int) -> Index:
+    """One index over all elements; computed if any part is."""
+    affine = Affine()
+    computed: Expr | None = None
+    for part, step in zip(index, steps, strict=True):
+        if isinstance(part, Affine):
+            affine = affine + part.scale(step)
+        else:
+            term = part.expr if step == 1 else Apply("mul", (part.expr, Const(step, i64)))
+            computed = term if computed is None else Apply("add", (computed, term))
+    if computed is None:
+        return affine
+    whole = computed if affine == Affine() else Apply("add", (computed, as_expr(affine)))
+    return Computed(whole, 0, size)
+
+
+def affine_of(expr: Expr) -> Affine | None:
+    """An i64 expression as an affine function of the axes, or None if it is none."""
+    if isinstance(expr, AxisIndex):
+        return Affine.axis(expr.axis)
+    if isinstance(expr, Extent):
+        return Affine((), expr.dim)
+    if isinstance(expr, Const) and expr.dtype == i64:
+        return Affine((), int(expr.value))
+    if not isinstance(expr, Apply) or expr.primitive not in ("add", "sub", "mul", "neg"):
+        return None
+    parts = [affine_of(a) for a in expr.args]
+    if any(p is None for p in parts):
+        return None
+    known = [p for p in parts if p is not None]
+    if expr.primitive == "neg":
+        return known[0].scale(-1)
+    if expr.primitive != "mul":
+        return known[0] + (known[1] if expr.primitive == "add" else known[1].scale(-1))
+    for factor, other in (known, reversed(known)):
+        if not factor.terms and isinstance(factor.const, int):
+            return other.scale(factor.const)
+    return None
+
+
+def index_depends(index: Index, axes: Iterable[str]) -> bool:
+    """True if an index changes with one of `axes` (named lets are taken to depend on everything)."""
+    wanted = set(axes)
+    if isinstance(index, Affine):
+        return any(a in wanted for a, _ in index.terms)
+    return depends(index.expr, wanted)
+
+
+def depends(expr: Expr, axes: Iterable[str]) -> bool:
+    """True if an expression's value changes with one of `axes` (named lets are taken to depend on everything)."""
+    wanted = set(axes)
+    for e in walk(expr):
+        if isinstance(e, Name) or (isinstance(e, AxisIndex) and e.axis in wanted):
+            return True
+        if isinstance(e, Load) and any(isinstance(i, Affine) and index_depends(i, wanted) for i in e.index):
+            return True
+    return False
+
+
+def coefficient(index: Index, axis: str) -> int | None:
+    """Elements that a flat index moves by for one step of `axis`; None if it is computed and depends on the axis."""
+    if isinstance(index, Affine):
+        return index.coefficients.get(axis, 0)
+    return None if index_depends(index, (axis,)) else 0
+
+
+def all_axes(kernel: Kernel) -> Iterator[Axis]:
+    """The axes of the kernel's space, then of every stage."""
+    yield from kernel.space
+    for stage in kernel.stages:
+        yield from stage.space
+        yield from stage.reduce
+
+
+def kernel_loads(kernel: Kernel) -> list[Load]:
+    """All distinct loads of a kernel."""
+    return list({load: None for stage in kernel.stages for e in stage.expressions() for load in loads(e)})
+
+
+def kernel_stores(kernel: Kernel) -> list[Store]:
+    """All stores of a kernel."""
+    return [store for stage in kernel.stages for store in stage.stores]
+
+
+def bound_axes(axis: Axis) -> set[str]:
+    """Axes that an axis's bounds depend on."""
+    found: set[str] = set()
+    for bound in (*axis.lower, *axis.upper):
+        found |= {bound.axis} if isinstance(bound, Table) else set(bound.coefficients)
+    return found
+
+
+def capacity(axis: Axis, capacities: Mapping[str, int]) -> int | None:
+    """The greatest extent of an unclipped axis, else None."""
+    return None if axis.extent is None else evaluate(axis.extent, capacities)
+
+
+def largest_extent(axis: Axis, capacities: Mapping[str, int]) -> int:
+    """An estimate of an axis's extent for costs: a clipped axis counts with its loosest constant bounds."""
+    uppers = [evaluate(b.const, capacities) for b in axis.upper if not isinstance(b, Table) and not b.terms]
+    lowers = [evaluate(b.const, capacities) for b in axis.lower if not isinstance(b, Table) and not b.terms]
+    tables = [max(b.values, default=0) for b in axis.upper if isinstance(b, Table)]
+    return max(0, min([*uppers, *tables], default=16) - max(lowers, default=0))
+
+
+def points(kernel: Kernel) -> int:
+    """Scalar points that a kernel visits at capacity, over all stages: its work."""
+    outer = product(largest_extent(a, kernel.capacities) for a in kernel.space)
+    total: Dim = 0
+    for stage in kernel.stages:
+        inner = product(largest_extent(a, kernel.capacities) for a in (*stage.space, *stage.reduce))
+        total = total + outer * inner
+    assert isinstance(total, int)
+    return total
+
+
+def reads_own_element_only(kernel: Kernel) -> bool:
+    """True if what the kernel both reads and writes is read at the very element that is written."""
+    written: dict[str, set[tuple[Index, ...]]] = {}
+    for store in kernel_stores(kernel):
+        written.setdefault(store.operand, set()).add(store.index)
+    return all(written.get(load.operand, {load.index}) == {load.index} for load in kernel_loads(kernel))
+
+
+def is_idempotent(kernel: Kernel) -> bool:
+    """True if computing a point twice changes nothing: plain stores, and nothing read that is written."""
+    stores = kernel_stores(kernel)
+    written = {store.operand for store in stores}
+    return all(s.mode == "=" for s in stores) and not any(load.operand in written for load in kernel_loads(kernel))
+
+
+def is_runtime(axis: Axis) -> bool:
+    """True if the axis runs to a runtime extent."""
+    return axis.extent is not None and bool(symbols(axis.extent))
+
+
+# ---- collapsing axes ------------------------------------------------------------------------------------------------
+
+
+def collapse(kernel: Kernel) -> Kernel:
+    """Merge neighbouring axes of a flat kernel that every operand walks in step: dense elementwise work is one loop."""
+    merged = True
+    while merged:
+        merged = False
+        for group in (kernel.space, *(g for s in kernel.stages for g in (s.space, s.reduce))):
+            for outer, inner in zip(group, group[1:], strict=False):
+                if _can_merge(kernel, outer, inner):
+                    kernel, merged = _merge(kernel, outer, inner), True
+                    break
+            if merged:
+                break
+    return kernel
+
+
+def _can_merge(kernel: Kernel, outer: Axis, inner: Axis) -> bool:
+    size = inner.extent
+    if outer.extent is None or not isinstance(size, int) or size == 0 or outer.sequential != inner.sequential:
+        return False
+    pair = (outer.name, inner.name)
+    if any(bound_axes(axis) & set(pair) for axis in all_axes(kernel)):
+        return False
+    for index in _affine_parts(kernel, pair):
+        if index is None or index.coefficients.get(pair[0], 0) != size * index.coefficients.get(pair[1], 0):
+            return False
+    return True
+
+
+def _affine_parts(kernel: Kernel, axes: tuple[str, str]) -> Iterator[Affine | None]:
+    """Every affine function of `axes` in a kernel; None for a use of one of them that is not affine."""
+    for store in kernel_stores(kernel):
+        for index in store.index:
+            if isinstance(index, Affine):
+                yield index
+    for stage in kernel.stages:
+        for expr in stage.expressions():
+            yield from _affine_uses(expr, axes)
+
+
+def _affine_uses(expr: Expr, axes: tuple[str, str]) -> Iterator[Affine | None]:
+    whole = affine_of(expr)
+    if whole is not None:
+        yield whole
+        return
+    if isinstance(expr, Load):
+        for index in expr.index:
+            if isinstance(index, Affine):
+                yield index
+            else:
+                yield from _affine_uses(index.expr, axes)
+    for child in expr.args if isinstance(expr, Apply) else (expr.arg,) if hasattr(expr, "arg") else ():
+        yield from _affine_uses(child, axes)
+
+
+def _merge(kernel: Kernel, outer: Axis, inner: Axis) -> Kernel:
+    """Replace `size * outer + inner` by the inner axis's name everywhere."""
+    assert outer.extent is not None and isinstance(inner.extent, int)
+    joined = Axis.range(inner.name, outer.extent * inner.extent, inner.sequential)
+
+    def group(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(joined if a == inner else a for a in axes if a != outer)
+
+    def affine(index: Affine) -> Affine:
+        return Affine(tuple(t for t in index.terms if t[0] != outer.name), index.const)
+
+    def change(expr: Expr) -> Expr:
+        whole = affine_of(expr)
+        if whole is not None:
+            return expr if outer.name not in whole.coefficients else as_expr(affine(whole))
+        if isinstance(expr, Load):
+            return Load(expr.operand, tuple(index("", i) for i in expr.index))
+        if isinstance(expr, Apply):
+            return Apply(expr.primitive, tuple(change(a) for a in expr.args))
+        return replace(expr, arg=change(expr.arg)) if hasattr(expr, "arg") else expr  # type: ignore[call-arg]
+
+    def index(_: str, i: Index) -> Index:
+        return affine(i) if isinstance(i, Affine) else replace(i, expr=change(i.expr))
+
+    stages = []
+    for stage in kernel.stages:
+        changed = map_expressions(stage, change, index)
+        stages.append(replace(changed, space=group(stage.space), reduce=group(stage.reduce)))
+    return replace(kernel, space=group(kernel.space), stages=tuple(stages))

@@ -1,0 +1,245 @@
+"""Graph to kernel forms: each node that needs a kernel becomes one, a `fusion` node by composing its body's forms.
+
+Operands of the resulting kernels are named by the values they hold, the same names as in the memory plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from graphc.errors import CompileError
+from graphc.ir.builder import explain
+from graphc.ir.dims import Dim
+from graphc.ir.graph import Graph, Node, Value, reached_from
+from graphc.ir.types import i64
+from graphc.kernel.compose import (
+    append_consumer,
+    bind_kernel,
+    change_expressions,
+    inline_producer,
+    keep_stores,
+    rename_operands,
+)
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Expr, Extent, Load, transform
+from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+
+
+@dataclass(frozen=True)
+class LoweredNode:
+    """A node of the fused graph and its kernel; operand names are value names."""
+
+    node: Node
+    kernel: Kernel
+
+
+class Names:
+    """Unique, readable identifiers of values and kernels: `fc1_weight`, `fc1_relu`, `fc1_relu_2`."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._values: dict[Value, str] = {}
+
+    def unique(self, wanted: str) -> str:
+        """`wanted` as an identifier, with a number appended if it is taken."""
+        base = re.sub(r"\W+", "_", wanted).strip("_") or "value"
+        base = f"v{base}" if base[0].isdigit() else base
+        name, count = base, 1
+        while name in self._used:
+            count += 1
+            name = f"{base}_{count}"
+        self._used.add(name)
+        return name
+
+    def of(self, value: Value) -> str:
+        """The name of a value, the same at every call."""
+        if value not in self._values:
+            node = value.producer
+            label = value.name if node is None else ".".join(p for p in (node.origin.module, value_label(value)) if p)
+            self._values[value] = self.unique(label)
+        return self._values[value]
+
+    def bind(self, value: Value, name: str) -> None:
+        """Give `value` a name that is already in use for another value of the same contents."""
+        self._values[value] = name
+
+
+def value_label(value: Value) -> str:
+    """A short word for what a value is: the op that makes it (the body's op in a fusion)."""
+    node = value.producer
+    if node is None:
+        return value.name
+    if node.op.name == "fusion":
+        return value_label(node.attributes["body"].outputs[value.index])
+    return node.op.name
+
+
+def needs_kernel(node: Node) -> bool:
+    """False for views that share their operand's memory and for array constants."""
+    return not (is_view(node) or is_array_constant(node))
+
+
+def is_array_constant(node: Node) -> bool:
+    """True for a `constant` with a shape: its bytes are part of the program, not computed."""
+    return node.op.name == "constant" and node.type.rank > 0
+
+
+def is_view(node: Node) -> bool:
+    """True if the node's result may share its operand's memory: same order, and runtime extents stay leading."""
+    if not node.op.view:
+        return False
+    return all(_runtime_extents_lead(v.type.shape) for v in (*node.inputs, *node.outputs))
+
+
+def _runtime_extents_lead(shape: tuple[Dim, ...]) -> bool:
+    """Row-major data with capacity strides is contiguous for any runtime count if only its first real axis has symbols."""
+    real = [d for d in shape if d != 1]
+    return all(isinstance(d, int) for d in real[1:])
+
+
+def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> list[LoweredNode]:
+    """Kernel forms of all nodes of a fused graph that need one, in the graph's order.
+
+    `capacities` bounds every dimension symbol left in the graph. Raises CompileError naming the op and its origin.
+    """
+    for value in graph.inputs:
+        names.of(value)
+    lowered = []
+    for node in graph.nodes:
+        if not needs_kernel(node):
+            continue
+        kernel = _lower_fusion(node, names) if node.op.name == "fusion" else _lower_single(node, names)
+        kernel = bind_kernel(replace(kernel, name=_kernel_name(node, names)), {}, capacities)
+        lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node))))
+    return lowered
+
+
+def _form(node: Node) -> Kernel:
+    if node.op.lower is None:
+        types = [v.type for v in node.inputs]
+        raise CompileError(explain(node.op.name, types, "this op has no kernel form; a pass must replace it", node.origin))
+    kernel: Kernel = node.op.lower(node)
+    return kernel
+
+
+def _named_form(node: Node, name: Mapping[Value, str]) -> Kernel:
+    inputs = {f"in{i}": name[v] for i, v in enumerate(node.inputs)}
+    outputs = {f"out{i}": name[v] for i, v in enumerate(node.outputs)}
+    return rename_operands(_form(node), inputs | outputs)
+
+
+def _lower_single(node: Node, names: Names) -> Kernel:
+    return _named_form(node, {v: names.of(v) for v in (*node.inputs, *node.outputs)})
+
+
+def _lower_fusion(node: Node, names: Names) -> Kernel:
+    """Compose the forms of the body: floating maps into loads, maps that read the anchor's values into its stores."""
+    body: Graph = node.attributes["body"]
+    anchor = body.nodes[node.attributes["anchor"]]
+    name = {inner: names.of(outer) for inner, outer in zip(body.inputs, node.inputs, strict=True)}
+    name |= {inner: names.of(outer) for inner, outer in zip(body.outputs, node.outputs, strict=True)}
+    for position, member in enumerate(body.nodes):
+        for value in member.outputs:
+            name.setdefault(value, f"t{position}" if value.index == 0 else f"t{position}_{value.index}")
+    after_anchor = reached_from(anchor.outputs, body.nodes)
+    floating = {n for n in body.nodes if n is not anchor and n.outputs[0] not in after_anchor}
+
+    def with_producers(member: Node) -> Kernel:
+        kernel = _named_form(member, name)
+        for value in dict.fromkeys(member.inputs):
+            if value.producer in floating and value.producer is not None:
+                kernel = inline_producer(kernel, name[value], with_producers(value.producer))
+        return kernel
+
+    kernel = with_producers(anchor)
+    for member in body.nodes:
+        if member is not anchor and member not in floating:
+            kernel = append_consumer(kernel, with_producers(member))
+    return keep_stores(kernel, [name[v] for v in body.outputs])
+
+
+def _kernel_name(node: Node, names: Names) -> str:
+    ops = node.attributes["body"].name if node.op.name == "fusion" else node.op.name
+    return names.unique("_".join(part for part in (node.origin.module, ops) if part))
+
+
+def _origins(node: Node) -> tuple[str, ...]:
+    """`op  module  file:line` of every node that the kernel computes, without repeats."""
+    nodes = node.attributes["body"].nodes if node.op.name == "fusion" else (node,)
+    lines = [f"{n.op.name}  {n.origin}".rstrip() for n in nodes]
+    return tuple(dict.fromkeys(lines))
+
+
+def copy_kernel(name: str, source: Operand, target: str, capacities: Mapping[str, int]) -> Kernel:
+    """A kernel that copies one tensor to another of the same type."""
+    axes = tuple(Axis.range(f"i{k}", dim) for k, dim in enumerate(source.shape))
+    index = tuple(Affine.axis(a.name) for a in axes)
+    stage = Stage(stores=(Store(target, index, Load(source.name, index)),))
+    operands = (replace(source, role="in"), replace(source, name=target, role="out"))
+    return bind_kernel(Kernel(name, operands, axes, (stage,)), {}, capacities)
+
+
+def label_sources(kernel: Kernel) -> list[tuple[str, Computed]]:
+    """Computed indices that are an element of an integer operand (casts allowed): (operand, index) pairs."""
+    found = []
+    for index in _computed_indices(kernel):
+        operand = _label_operand(index.expr)
+        if operand is not None:
+            found.append((operand, index))
+    return found
+
+
+def clamp_indices(kernel: Kernel, checked: frozenset[str]) -> Kernel:
+    """Clamp computed indices into their declared bounds, except elements of `checked` operands (checked at the call)."""
+
+    def clamped(index: Computed) -> Computed:
+        if _label_operand(index.expr) in checked or not _may_leave_bounds(index.expr):
+            return index
+        low = Apply("max", (index.expr, Extent(index.lower)))
+        return Computed(Apply("min", (low, Extent(index.upper - 1))), index.lower, index.upper)
+
+    def change(expr: Expr) -> Expr:
+        def one(e: Expr) -> Expr | None:
+            if not isinstance(e, Load):
+                return None
+            return Load(e.operand, tuple(clamped(i) if isinstance(i, Computed) else i for i in e.index))
+
+        return transform(expr, one)
+
+    stages = []
+    for stage in kernel.stages:
+        changed = change_expressions(stage, change)
+        stores = tuple(
+            replace(s, index=tuple(clamped(i) if isinstance(i, Computed) else i for i in s.index))
+            for s in changed.stores
+        )
+        stages.append(replace(changed, stores=stores))
+    return replace(kernel, stages=tuple(stages))
+
+
+def _computed_indices(kernel: Kernel) -> list[Computed]:
+    from_stores = [i for s in kernel.stages for t in s.stores for i in t.index if isinstance(i, Computed)]
+    found = dict.fromkeys(from_stores)
+    for stage in kernel.stages:
+        for expr in stage.expressions():
+            transform(expr, lambda e: _note(e, found))
+    return list(found)
+
+
+def _note(e: Expr, found: dict[Computed, None]) -> None:
+    if isinstance(e, Load):
+        found.update(dict.fromkeys(i for i in e.index if isinstance(i, Computed)))
+
+
+def _label_operand(expr: Expr) -> str | None:
+    while isinstance(expr, Cast) and expr.dtype == i64:
+        expr = expr.arg
+    return expr.operand if isinstance(expr, Load) else None
+
+
+def _may_leave_bounds(expr: Expr) -> bool:
+    """True if the index depends on tensor elements; index arithmetic on axes was proved by the form's verifier."""
+    seen: list[Load] = []
+    transform(expr, lambda e: seen.append(e) if isinstance(e, Load) else None)
+    return bool(seen)

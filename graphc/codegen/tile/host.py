@@ -1,0 +1,44 @@
+"""What the host's vector unit looks like: lanes, registers, CPU name and features."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+
+@dataclass(frozen=True)
+class Host:
+    """The vector unit that kernels are compiled for.
+
+    `lanes` is the number of float32 lanes of one hardware vector and the number of lanes of *every* tile vector,
+    whatever its dtype, so that tiles of different dtypes have the same shape; a float64 or int64 tile vector
+    therefore takes two hardware registers. `registers` is the number of hardware vector registers.
+    """
+
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+
+    @property
+    def accumulators(self) -> int:
+        """The most float32 accumulator vectors a contraction may hold without spilling (24 of 32, 12 of 16)."""
+        return self.registers * 3 // 4
+
+
+@functools.cache
+def host() -> Host:
+    """Read the host from LLVM: AVX-512 has 16 lanes and 32 registers, AVX2 8 and 16, NEON 4 and 32, else 4 and 16."""
+    features = llvm.get_host_cpu_features()
+    triple = llvm.get_process_triple()
+    if features.get("avx512f") and features.get("avx512dq") and features.get("avx512vl"):
+        lanes, registers = 16, 32
+    elif features.get("avx2") and features.get("fma"):
+        lanes, registers = 8, 16
+    elif triple.startswith(("aarch64", "arm64")):
+        lanes, registers = 4, 32
+    else:
+        lanes, registers = 4, 16
+    return Host(llvm.get_host_cpu_name(), features.flatten(), lanes, registers)

@@ -1,0 +1,202 @@
+"""Elementary functions on tiles and scalars: polynomials at full vector width in float32, the C library in float64.
+
+A scalar argument gives a scalar by the same formula, so the same bits. The polynomials are weighted minimax fits
+(Lawson's iteration) in the classical forms after Cody and Waite, "Software Manual for the Elementary Functions"
+(1980): exp(r) = 1 + r + r^2 P(r), log(1 + f) = f - f^2/2 + f^3 Q(f). Largest errors in float32, against
+multiple-precision values over the whole range (denormals included; 1 ulp = one unit in the last place):
+
+    exp 1.0   log 1.0   expm1 1.5   log1p 1.5   tanh 2.0   sigmoid 2.0   softplus 2.0   erf 2.0
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from graphc.codegen.tile.arithmetic import elementwise
+from graphc.codegen.tile.expression import Expression
+from graphc.codegen.tile.host import host
+from graphc.codegen.tile.registry import TileFunction, tile_function
+from graphc.codegen.tile.types import F32, F64, INT32, call_intrinsic, shared_function
+
+_FLOAT = ir.FloatType()
+_LOG2_E = 1.44269504
+_LN2_HIGH, _LN2_LOW = 0.6931471824645996, -1.904654323148236e-09  # ln 2 in two float32 parts
+_EXP_P = (0.49999994, 0.16666515, 0.041668456, 0.008369419, 0.0013813142)
+_LOG_Q = (0.33333313, -0.2500001, 0.20002119, -0.16667996, 0.14219551, -0.124055915, 0.11888175, -0.11675641,
+          0.06746601)
+_ERF_NEAR = (0.12837917, -0.37612626, 0.112835854, -0.026853811, 0.0051883277, -0.00080101925, 7.853858e-05)
+_LOG_ERFC = (0.00018246059, -1.129552, -0.6332724, -0.10836156, 0.025171813, -0.0041908575, 0.0004385303,
+             -2.1445598e-05)
+_ROUND_MAGIC = 12582912.0  # 1.5 * 2**23: adding it rounds to an integer, which lies in the low bits of the sum
+_SQRT_HALF_BITS = 0x3F3504F3
+
+Formula = Callable[[Expression], Expression]
+
+
+# ---- float32 -------------------------------------------------------------------------------------------------------
+
+def _reduce(x: Expression) -> tuple[Expression, Expression]:
+    """x = n ln 2 + r with |r| <= ln(2)/2: the sum whose low bits are n, and the polynomial e^r - 1."""
+    shifted = x.fma(_LOG2_E, _ROUND_MAGIC)
+    n = shifted - _ROUND_MAGIC
+    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
+    return shifted, (r * r).fma(r.polynomial(*_EXP_P), r)
+
+
+def _power_of_two(shifted: Expression, offset: int) -> Expression:
+    """2**(n + offset) as a normal number, from the sum whose low bits are n."""
+    return ((shifted.bits() << 23) + ((127 + offset) << 23)).as_float(_FLOAT)
+
+
+def _scale(y: Expression, shifted: Expression) -> Expression:
+    """y * 2**n, rounded once, for |n| up to 252: denormal and infinite results included."""
+    n = shifted.bits() - 0x4B400000  # the bits of the magic number
+    if host().lanes == 16:
+        return y.scaled(n)
+    half = n >> 1
+    first, second = ((((e + 127) << 23).as_float(_FLOAT)) for e in (half, n - half))
+    return y * first * second
+
+
+def _exp(x: Expression) -> Expression:
+    shifted, p = _reduce(x.at_least(-104.0).at_most(89.0))
+    return _scale(p + 1.0, shifted)
+
+
+def _expm1(x: Expression) -> Expression:
+    shifted, p = _reduce(x.at_least(-18.0).at_most(89.0))
+    half = _power_of_two(shifted, -1)  # 2**128 would not be a number
+    result = half.fma(p, half - 0.5) * 2.0
+    return (x.call("fabs") < 1e-30).select(x, result)
+
+
+def _split(bits: Expression) -> tuple[Expression, Expression]:
+    """A positive normal number, given by its bits, as 2**k (1 + f) with 1 + f in sqrt(1/2) .. sqrt(2): k and f."""
+    k = (bits - _SQRT_HALF_BITS) >> 23
+    return k, (bits - (k << 23)).as_float(_FLOAT) - 1.0
+
+
+def _log_sum(k: Expression, f: Expression) -> Expression:
+    """k ln 2 + log(1 + f)."""
+    n, square = k.to_float(_FLOAT), f * f
+    tail = n.fma(_LN2_LOW, f * square * f.polynomial(*_LOG_Q))
+    return n.fma(_LN2_HIGH, f + square.fma(-0.5, tail))
+
+
+def _log(x: Expression) -> Expression:
+    denormal = x < 2.0 ** -126
+    k, f = _split(denormal.select(x * 2.0 ** 23, x).bits())
+    shift = denormal.select(k.constant(-23), k.constant(0))
+    return _log_edges(x, _log_sum(k + shift, f))
+
+
+def _log_edges(u: Expression, result: Expression) -> Expression:
+    """log u where u is 0 (-inf), negative or NaN (NaN), or infinite."""
+    result = (u > 0.0).select(result, u.compare("==", 0.0).select(-math.inf, u.constant(math.nan)))
+    return u.compare("==", math.inf).select(math.inf, result)
+
+
+def _log1p_finite(x: Expression) -> tuple[Expression, Expression]:
+    """u = 1 + x, and log(1 + x) for finite x > -1: what u lacks of 1 + x is added to its fraction."""
+    u = x + 1.0
+    lacking = (x < 1.0).select(x - (u - 1.0), x.constant(1.0) - (u - x))
+    k, f = _split(u.bits())
+    inverse_power = ((k * -1 + 127) << 23).as_float(_FLOAT)
+    return u, _log_sum(k, lacking.fma(inverse_power, f))
+
+
+def _log1p(x: Expression) -> Expression:
+    u, result = _log1p_finite(x)
+    return (x.call("fabs") < 1e-30).select(x, _log_edges(u, result))
+
+
+def _tanh(x: Expression) -> Expression:
+    shifted, p = _reduce((x.call("fabs") * -2.0).at_least(-20.0))
+    power = _power_of_two(shifted, 0)
+    t = power.fma(p, power - 1.0)  # e^(-2|x|) - 1
+    return (t / (-t - 2.0)).call("copysign", x)
+
+
+def _sigmoid(x: Expression) -> Expression:
+    shifted, p = _reduce((-x.call("fabs")).at_least(-104.0))
+    e = _scale(p + 1.0, shifted)
+    return (x < 0.0).select(e, e.constant(1.0)) / (e + 1.0)
+
+
+def _softplus(x: Expression) -> Expression:
+    shifted, p = _reduce((-x.call("fabs")).at_least(-104.0))
+    return x.at_least(0.0) + _log1p_finite(_scale(p + 1.0, shifted))[1]
+
+
+def _erf(x: Expression) -> Expression:
+    near = x.fma((x * x).polynomial(*_ERF_NEAR), x)
+    magnitude = x.call("fabs").at_most(4.0)
+    shifted, p = _reduce(magnitude.polynomial(*_LOG_ERFC))
+    power = _power_of_two(shifted, 0)
+    far = -(power.fma(p, power - 1.0))
+    return (magnitude < 0.975).select(near, far.call("copysign", x))
+
+
+# ---- float64, and what has no polynomial ---------------------------------------------------------------------------
+
+def _library(name: str, *arguments: Expression) -> Expression:
+    """The C library's function, lane by lane (`f` appended to its name in float32)."""
+    builder, ty = arguments[0].builder, arguments[0].type
+    element = arguments[0].element
+    symbol = name + ("f" if isinstance(element, ir.FloatType) else "")
+    if not isinstance(ty, ir.VectorType):
+        return Expression(builder, call_intrinsic(builder, symbol, element, [a.value for a in arguments]))
+    result = ir.Constant(ty, ir.Undefined)
+    for lane in range(ty.count):
+        values = [builder.extract_element(a.value, INT32(lane)) for a in arguments]
+        result = builder.insert_element(result, call_intrinsic(builder, symbol, element, values), INT32(lane))
+    return Expression(builder, result)
+
+
+def _sigmoid64(x: Expression) -> Expression:
+    e = _library("exp", -x.call("fabs"))
+    return (x < 0.0).select(e, e.constant(1.0)) / (e + 1.0)
+
+
+def _softplus64(x: Expression) -> Expression:
+    return x.at_least(0.0) + _library("log1p", _library("exp", -x.call("fabs")))
+
+
+def _define(name: str, single: Formula | None, double: Formula | None, doc: str, arity: int = 1) -> TileFunction:
+    """The tile function `tile_<name>`; a formula that is None is the C library's function of that name."""
+    def emit(builder: ir.IRBuilder, *values: ir.Value) -> ir.Value:
+        formula = single if isinstance(getattr(values[0].type, "element", values[0].type), ir.FloatType) else double
+        formula = formula or functools.partial(_library, name)
+
+        def body(inner: ir.IRBuilder, *arguments: ir.Value) -> ir.Value:
+            return formula(*(Expression(inner, a) for a in arguments)).value
+
+        return shared_function(builder, f"graphc_{name}", body, *values)
+
+    def unary(typing: Any, a: Any) -> Any:
+        return elementwise(f"tile_{name}", emit, a, dtypes=(F32, F64))
+
+    def binary(typing: Any, a: Any, b: Any) -> Any:
+        return elementwise(f"tile_{name}", emit, a, b, dtypes=(F32, F64))
+
+    definition = unary if arity == 1 else binary
+    definition.__name__, definition.__doc__ = f"tile_{name}", f"tile_{name}{doc}"
+    return tile_function(definition)
+
+
+tile_exp = _define("exp", _exp, None, "(a): e**a; inf above 88.72 (float32).")
+tile_log = _define("log", _log, None, "(a): the natural logarithm; -inf at 0, NaN below.")
+tile_expm1 = _define("expm1", _expm1, None, "(a): e**a - 1, accurate near 0.")
+tile_log1p = _define("log1p", _log1p, None, "(a): log(1 + a), accurate near 0; -inf at -1, NaN below.")
+tile_tanh = _define("tanh", _tanh, None, "(a): the hyperbolic tangent.")
+tile_sigmoid = _define("sigmoid", _sigmoid, _sigmoid64, "(a): 1 / (1 + e**-a), accurate in both tails.")
+tile_softplus = _define("softplus", _softplus, _softplus64, "(a): log(1 + e**a), accurate in both tails.")
+tile_erf = _define("erf", _erf, None, "(a): the error function.")
+tile_sin = _define("sin", None, None, "(a): the sine (C library, lane by lane).")
+tile_cos = _define("cos", None, None, "(a): the cosine (C library, lane by lane).")
+tile_pow = _define("pow", None, None, "(a, b): a**b (C library, lane by lane).", arity=2)

@@ -1,0 +1,9 @@
+"""Data sets and minibatches."""
+
+from __future__ import annotations
+
+from graphc.data.batches import Batches, train_validation_split
+from graphc.data.digits import LabelledImages, Mnist, mnist
+from graphc.data.idx import read_idx
+
+__all__ = ["Batches", "LabelledImages", "Mnist", "mnist", "read_idx", "train_validation_split"]

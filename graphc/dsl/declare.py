@@ -1,0 +1,332 @@
+"""Declaring nodes: Python's and NumPy's operands become typed values here, by one set of rules.
+
+Rules. Python numbers are weakly typed: they take the dtype of the other operand, but a float beside an integer tensor
+makes the result float32, as in PyTorch. NumPy arrays and lists become constants in the other operand's dtype if they
+are of the same kind or a lower one (float64 beside float32, int64 beside float32). A bool tensor is promoted to the
+other operand's dtype. Two tensors of different numeric dtypes are an error: `.astype` says which one is meant.
+Functions over the reals (`exp`, `mean`, `/` ...) turn integers and bools into float32.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import graphc.ops  # noqa: F401  (fills the registry)
+from graphc.dsl.origin import here
+from graphc.errors import AttributeValueError, DTypeError, ShapeError, SymbolError
+from graphc.ir.builder import Builder, broadcast_shapes, explain
+from graphc.ir.dims import Dim, Poly, as_dim, divide, format_shape, product
+from graphc.ir.graph import Value
+from graphc.ir.op import OPS
+from graphc.ir.types import DType, as_dtype, bool_, f32, i64
+
+Operand: TypeAlias = Any  # a Value, a Python number, or whatever NumPy makes an array of
+
+REAL_FUNCTIONS = frozenset({"exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus", "div", "mean",
+                            "log_softmax"})
+
+
+def constant(value: Any, dtype: DType | None = None) -> Value:
+    """A constant of an array-like. Python floats become float32 unless `dtype` says otherwise; arrays keep theirs."""
+    builder = Builder(here())
+    if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
+        array = _as_array(value)
+        dtype = f32 if array.dtype == np.float64 else None
+        value = array
+    return builder.constant(_as_array(value), dtype)
+
+
+def as_value(operand: Operand) -> Value:
+    """The operand as a value on its own, with no other operand to take a dtype from."""
+    if isinstance(operand, Value):
+        return operand
+    if isinstance(operand, bool):
+        raise SymbolError(
+            f"expected a symbol, got the Python bool {operand}; `==` and `!=` between symbols compare identity, "
+            "write gc.equal(a, b) for an elementwise comparison"
+        )
+    return constant(operand)
+
+
+def promote(op: str, operands: Sequence[Operand]) -> list[Value]:
+    """Operands of an elementwise op as values of one dtype, by the rules in the module docstring."""
+    builder = Builder(here())
+    target = _common_dtype(op, operands, builder)
+    result = []
+    for operand in operands:
+        if not isinstance(operand, Value):
+            result.append(builder.constant(_checked(op, operand, target), target))
+        elif operand.type.dtype == target:
+            result.append(operand)
+        else:
+            result.append(cast(operand, target))
+    return result
+
+
+def elementwise(op: str, *operands: Operand) -> Value:
+    """Apply the elementwise op to operands brought to one dtype and one shape."""
+    return Builder(here()).elementwise(op, *promote(op, operands))
+
+
+def where(condition: Operand, x: Operand, y: Operand) -> Value:
+    """`where` over a bool condition; the two choices are brought to one dtype."""
+    chosen = condition if isinstance(condition, Value) else constant(condition)
+    if chosen.type.dtype != bool_:
+        raise DTypeError(explain("where", [chosen.type], "the condition must be bool; write x != 0 with "
+                                 "gc.not_equal, or .astype('bool')", here()))
+    return Builder(here()).elementwise("where", chosen, *promote("where", (x, y)))
+
+
+def cast(value: Operand, dtype: str | DType | type | np.dtype[Any]) -> Value:
+    """The value in another dtype; the value itself when it has it already."""
+    value, target = as_value(value), as_dtype(dtype)
+    if value.type.dtype == target:
+        return value
+    return apply("cast", value, dtype=target)
+
+
+def apply(op: str, *inputs: Value, **attributes: Any) -> Value:
+    """Apply an op with one output to values as they are."""
+    result = Builder(here()).apply(OPS[op], inputs, attributes)
+    assert isinstance(result, Value)
+    return result
+
+
+def power(base: Operand, exponent: Operand) -> Value:
+    """`base ** exponent` for exponents that are multiples of 0.5 up to 64, and for a positive number as base."""
+    if isinstance(exponent, Value):
+        return _exponential(base, exponent)
+    base, number = as_value(base), _exponent(exponent)
+    if number == 0:
+        return Builder(here()).full(1.0, base.type)
+    if number < 0:
+        return elementwise("div", 1.0, power(base, -number))
+    whole, half = int(number), number != int(number)
+    factors = [elementwise("sqrt", base)] if half else []
+    square = base
+    while whole:
+        if whole % 2:
+            factors.append(square if not half else _real(square))
+        whole //= 2
+        if whole:
+            square = elementwise("mul", square, square)
+    result = factors[0]
+    for factor in factors[1:]:
+        result = elementwise("mul", result, factor)
+    return result
+
+
+def matmul(x: Operand, y: Operand, transpose_a: bool = False, transpose_b: bool = False) -> Value:
+    """Matrix product over the last two axes; a vector operand is a row (left) or a column (right), as in NumPy."""
+    a, b = promote("matmul", (x, y))
+    ranks = a.type.rank, b.type.rank
+    if 0 in ranks:
+        raise ShapeError(explain("matmul", [a.type, b.type], "operands must have at least one axis; use *", here()))
+    if ranks[0] == 1:
+        a = reshape(a, (1, a.type.shape[0]))
+    if ranks[1] == 1:
+        b = reshape(b, (b.type.shape[0], 1))
+    batch = max(a.type.rank, b.type.rank) - 2
+    if (a.type.rank, b.type.rank) != (2, 2):
+        a, b = _batched(a, batch, b), _batched(b, batch, a)
+    result = apply("matmul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    kept = list(result.type.shape)
+    if ranks[1] == 1:
+        del kept[-1]
+    if ranks[0] == 1:
+        del kept[batch]
+    return reshape(result, tuple(kept))
+
+
+def reduce(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: bool, **attributes: Any) -> Value:
+    """Reduce over `axis` (all axes for None; negative ones count from the end). No axes leave the value as it is."""
+    value = as_value(value)
+    if op == "mean":
+        value = _real(value)
+    elif op == "sum" and value.type.dtype == bool_:
+        value = cast(value, i64)
+    axes = normalise_axes(op, value, axis)
+    if not axes:
+        return value
+    return apply(op, value, axes=axes, keepdims=keepdims, **attributes)
+
+
+def argmax(value: Operand, axis: int) -> Value:
+    """The position of the first largest element along one axis, which is dropped."""
+    value = as_value(value)
+    (one,) = normalise_axes("argmax", value, axis)
+    return apply("argmax", value, axis=one)
+
+
+def reshape(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
+    """The elements in another shape; one dimension may be -1. Dimensions may be symbols."""
+    value = as_value(value)
+    unknown = [i for i, d in enumerate(shape) if isinstance(d, (int, np.integer)) and d == -1]
+    if len(unknown) > 1:
+        raise ShapeError(explain("reshape", [value.type], f"only one dimension can be -1, got {tuple(shape)}", here()))
+    dims: list[Dim] = [1 if i in unknown else as_dim(d) for i, d in enumerate(shape)]
+    if unknown:
+        rest = divide(value.type.size, product(dims))
+        if rest is None:
+            wanted = format_shape(tuple(dims[:unknown[0]])) + " x -1 x " + format_shape(tuple(dims[unknown[0] + 1:]))
+            raise ShapeError(explain("reshape", [value.type], f"{value.type.size} elements do not fit {wanted}", here()))
+        dims[unknown[0]] = rest
+    if tuple(dims) == value.type.shape:
+        return value
+    return apply("reshape", value, shape=tuple(dims))
+
+
+def transpose(value: Operand, permutation: Sequence[int] | None = None) -> Value:
+    """Axes in the order `permutation` (reversed for None)."""
+    value = as_value(value)
+    rank = value.type.rank
+    given = tuple(range(rank))[::-1] if permutation is None else tuple(operator.index(p) for p in permutation)
+    axes = tuple(p + rank if p < 0 else p for p in given)
+    if sorted(axes) != list(range(rank)):
+        raise ShapeError(explain("transpose", [value.type], f"{given} is no permutation of its {rank} axes", here()))
+    return value if axes == tuple(range(rank)) else apply("transpose", value, permutation=axes)
+
+
+def move_axis(value: Value, source: int, target: int) -> Value:
+    """The value with axis `source` moved to position `target`; both may be negative."""
+    order = list(range(value.type.rank))
+    axis = order.pop(source)
+    order.insert(target % value.type.rank, axis)
+    return transpose(value, order)
+
+
+def broadcast_to(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
+    """The value repeated along axes of size 1 and new leading axes until it has `shape`."""
+    return Builder(here()).broadcast(as_value(value), tuple(as_dim(d) for d in shape))
+
+
+def index(value: Value, key: Any) -> Value:
+    """`value[key]` for `None`, `...` and `:`; picking elements has no op yet."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    whole = sum(k is not None and k is not Ellipsis for k in keys)
+    if whole > value.type.rank or keys.count(Ellipsis) > 1:
+        raise ShapeError(explain("index", [value.type], f"{len(keys)} indices for {value.type.rank} axes", here()))
+    if Ellipsis not in keys:
+        keys.append(Ellipsis)
+    dims, shape = list(value.type.shape), []
+    for k in keys:
+        if k is None:
+            shape.append(1)
+        elif k is Ellipsis:
+            count = value.type.rank - whole
+            shape += dims[:count]
+            del dims[:count]
+        elif isinstance(k, slice) and k == slice(None):
+            shape.append(dims.pop(0))
+        else:
+            raise SymbolError(explain("index", [value.type], f"x[{k!r}] is not available: only :, ... and None can be "
+                                      "used as an index; gc.gather picks one element of each row", here()))
+    return reshape(value, tuple(shape))
+
+
+def normalise_axes(op: str, value: Value, axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Axes as sorted non-negative numbers. Raises ShapeError for an axis out of range or given twice."""
+    rank = value.type.rank
+    if axis is None:
+        return tuple(range(rank))
+    given = [operator.index(a) for a in ([axis] if not isinstance(axis, Sequence) else axis)]
+    axes = sorted(a + rank if a < 0 else a for a in given)
+    if any(not 0 <= a < rank for a in axes):
+        raise ShapeError(explain(op, [value.type], f"axis {axis} is out of range for {rank} axes", here()))
+    if len(set(axes)) != len(axes):
+        raise ShapeError(explain(op, [value.type], f"an axis is given twice in {axis}", here()))
+    return tuple(axes)
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+        as_dtype(array.dtype)
+    except (DTypeError, ValueError, TypeError) as error:
+        if isinstance(error, SymbolError):
+            raise
+        raise DTypeError(f"cannot make a constant of {type(value).__name__} {_shorten(value)}: {error}") from None
+    return array
+
+
+def _common_dtype(op: str, operands: Sequence[Operand], builder: Builder) -> DType:
+    types = [operand.type for operand in operands if isinstance(operand, Value)]
+    dtypes = {type_.dtype for type_ in types}
+    numeric = dtypes - {bool_}
+    if len(numeric) > 1:
+        names = " and ".join(sorted(d.numpy_name for d in numeric))
+        raise DTypeError(explain(op, types, f"operands are {names}; convert one with .astype(...)", builder.origin))
+    common = next(iter(numeric or dtypes), None)
+    loose = [operand for operand in operands if not isinstance(operand, Value)]
+    for operand in loose:
+        common = _widened(op, operand, common)
+    assert common is not None
+    if op in REAL_FUNCTIONS and not common.is_float:
+        return f32
+    return common
+
+
+def _widened(op: str, operand: Operand, common: DType | None) -> DType:
+    """The dtype of an op on a tensor of dtype `common` and a Python number or array."""
+    if isinstance(operand, bool) and common != bool_ and op != "where":
+        raise DTypeError(f"{op}: a Python bool ({operand}) beside a {common} symbol; `==` between symbols compares "
+                         "identity, write gc.equal(a, b) for an elementwise comparison")
+    found = as_dtype(_as_array(operand).dtype)
+    strong = isinstance(operand, (np.ndarray, np.generic))
+    if common is None:
+        return found if strong or not found.is_float else f32
+    if found.is_float and not common.is_float:
+        return found if strong else f32
+    if common == bool_:
+        return found
+    return common
+
+
+def _checked(op: str, operand: Operand, target: DType) -> np.ndarray[Any, Any]:
+    """The operand as an array of dtype `target`. Raises DTypeError when an integer does not fit it."""
+    array = _as_array(operand)
+    if target.is_integer and array.size and array.dtype.kind in "iu":
+        limits = np.iinfo(target.numpy)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise DTypeError(f"{op}: {_shorten(operand)} does not fit {target.numpy_name}; convert with .astype('int64')")
+    return array.astype(target.numpy)
+
+
+def _real(value: Value) -> Value:
+    return value if value.type.dtype.is_float else cast(value, f32)
+
+
+def _exponential(base: Operand, exponent: Value) -> Value:
+    if isinstance(base, Value) or not np.isscalar(base) or not float(base) > 0:  # type: ignore[arg-type]
+        raise SymbolError("x ** y with a symbol y is available for a positive Python number x only; "
+                          "for positive x write gc.exp(y * gc.log(x))")
+    return elementwise("exp", elementwise("mul", exponent, float(np.log(base))))  # type: ignore[arg-type]
+
+
+def _exponent(exponent: Operand) -> float:
+    number = float(exponent) if isinstance(exponent, (int, float, np.number)) else float("nan")
+    if number * 2 != int(number * 2) if np.isfinite(number) else True:
+        raise AttributeValueError(f"x ** {exponent!r}: exponents are multiples of 0.5; for positive x write "
+                                  "gc.exp(p * gc.log(x))")
+    if abs(number) > 64:
+        raise AttributeValueError(f"x ** {exponent!r}: the exponent must lie between -64 and 64")
+    return number
+
+
+def _batched(value: Value, batch: int, other: Value) -> Value:
+    """`value` with the leading axes that NumPy's broadcasting of both operands' batch axes gives."""
+    try:
+        lead = broadcast_shapes([value.type.shape[:-2], other.type.shape[:-2]])
+    except ShapeError as error:
+        raise ShapeError(explain("matmul", [value.type, other.type], str(error), here())) from None
+    assert len(lead) == batch
+    return broadcast_to(value, (*lead, *value.type.shape[-2:]))
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

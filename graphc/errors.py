@@ -1,0 +1,74 @@
+"""The exception types of graphc, and the warning types.
+
+Every message names what went wrong, where (op, shapes, module path, the user's line) and what to do.
+"""
+
+from __future__ import annotations
+
+
+class GraphcError(Exception):
+    """Base class of every error that graphc raises on purpose."""
+
+
+class ShapeError(GraphcError, ValueError):
+    """Operand shapes (or axes) do not fit an op."""
+
+
+class DTypeError(GraphcError, TypeError):
+    """Operand dtypes do not fit an op, or a value cannot be cast safely."""
+
+
+class AttributeValueError(GraphcError, ValueError):
+    """An op's attribute is missing, unknown or out of range."""
+
+
+class DefinitionError(GraphcError):
+    """An op definition in the registry is incomplete; raised at import, naming the op and the missing part."""
+
+
+class SymbolError(GraphcError, TypeError):
+    """A symbol was used where Python needs a concrete value (`if x`, `float(x)`, `for v in x`)."""
+
+
+class VerifyError(GraphcError):
+    """A graph, a kernel or a plan breaks a rule of its grammar; the text form is part of the message."""
+
+
+class ParseError(GraphcError, ValueError):
+    """A textual graph or kernel cannot be parsed; the message has the line and column."""
+
+
+class GradientError(GraphcError, ValueError):
+    """A gradient was asked for that does not exist (non-scalar loss, unreachable parameter, non-differentiable op)."""
+
+
+class CompileError(GraphcError):
+    """A valid graph cannot be lowered to kernels for the chosen target."""
+
+
+class InputError(GraphcError, ValueError):
+    """A call's inputs are missing, unknown, of the wrong shape or dtype, or out of range."""
+
+
+class StateError(GraphcError, ValueError):
+    """Parameters or state cannot be loaded, saved or updated as asked (missing or extra keys, shapes)."""
+
+
+class DataError(GraphcError, ValueError):
+    """A data file is damaged, truncated or of another format than its name says."""
+
+
+class MissingExtraError(GraphcError, ImportError):
+    """An optional dependency is needed; the message says which extra to install."""
+
+
+class GraphcWarning(UserWarning):
+    """Base class of every warning that graphc emits."""
+
+
+class CacheWarning(GraphcWarning):
+    """The program cache cannot be used (unwritable folder, damaged entry); the program runs all the same."""
+
+
+class NumericalWarning(GraphcWarning):
+    """A declaration is legal but numerically doubtful, such as a softmax fed into cross_entropy."""

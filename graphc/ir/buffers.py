@@ -1,0 +1,48 @@
+"""Memory that kernels may read past the end of: aligned to a cache line, with slack after the last element.
+
+A kernel works on whole vectors and whole register tiles, so it may load (never store) beyond the last element of
+an operand. Whoever owns an operand's memory allocates it here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.types import DType, as_dtype
+
+ALIGNMENT = 64  # a cache line, and the widest vector there is
+SLACK_BYTES = 4096  # more than any register tile reaches beyond the end
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DType | str | type | np.dtype[Any]) -> np.ndarray:
+    """An uninitialised row-major array at a multiple of 64 bytes, readable for 4096 bytes after its end.
+
+    `dtype` is one of graphc's. Raises DTypeError for any other.
+    """
+    return _aligned(np.empty, shape, as_dtype(dtype))
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: DType | str | type | np.dtype[Any]) -> np.ndarray:
+    """Like `aligned_empty`, all zeros, the slack included (pages are only taken when touched)."""
+    return _aligned(np.zeros, shape, as_dtype(dtype))
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A row-major copy of `array` in memory as `aligned_empty` gives it."""
+    copy = aligned_empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
+def is_aligned(array: np.ndarray) -> bool:
+    """True if `array` is row-major and starts at a multiple of 64 bytes. (Slack cannot be seen.)"""
+    return bool(array.flags.c_contiguous) and array.ctypes.data % ALIGNMENT == 0
+
+
+def _aligned(allocate: Any, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = allocate(count * dtype.itemsize + ALIGNMENT + SLACK_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype.numpy).reshape(shape)

@@ -1,0 +1,1 @@
+"""The kernel form: what runs, between the graph and the source text."""

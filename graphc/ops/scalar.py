@@ -1,0 +1,346 @@
+"""Scalar maths as SymPy expressions over numerically stable primitives, and everything printed from them.
+
+An elementwise op is one expression: `scalar=lambda x, y: x / y`, or a primitive of this module such as
+`scalar=sigmoid`. From it come the NumPy reference (`numpy_value`), the kernel code (`kernel_value`), LaTeX
+(`latex`), and the gradient as graph nodes (`gradient_nodes`). Each primitive states its derivatives in terms of
+its *output* where that is stable, so a gradient reads the forward result instead of computing it again.
+Derivatives are SymPy's `diff` followed by `cse`, never `simplify`, which would expand to bare exponentials.
+
+SymPy is imported by the functions that need it, not by this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from graphc.errors import DefinitionError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Node, Value
+from graphc.ir.types import DType
+from graphc.kernel.expr import Apply, Const, Expr, Name
+from graphc.kernel.form import Let
+from graphc.kernel.primitives import PRIMITIVES
+
+SymPy = Any  # a SymPy expression; SymPy has no type stubs
+Scalar = Callable[..., SymPy]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A scalar function that SymPy leaves alone: it is differentiated by its own rule and never rewritten.
+
+    `rule(y, *x)` gives the derivative by each argument, where `y` is the function's value at arguments `x`.
+    `latex` is a template with `{0} {1} ...` for the arguments. `expansion` writes the function in the kernel's
+    primitives when it is none itself.
+    """
+
+    name: str
+    rule: Callable[..., tuple[SymPy, ...]]
+    latex: str
+    arity: int = 1
+    expansion: Callable[..., SymPy] | None = None
+
+    def __call__(self, *args: SymPy) -> SymPy:
+        """The function applied to SymPy expressions or numbers."""
+        return _sympy_class(self)(*args)
+
+
+@cache
+def _sympy_class(primitive: Primitive) -> Any:
+    import sympy
+
+    def fdiff(self: Any, argindex: int = 1) -> SymPy:
+        return sympy.sympify(primitive.rule(self, *self.args)[argindex - 1])
+
+    def _latex(self: Any, printer: Any, exp: str | None = None) -> str:
+        text = primitive.latex.format(*(printer._print(arg) for arg in self.args))
+        return text if exp is None else rf"\left({text}\right)^{{{exp}}}"
+
+    members = {"primitive": primitive, "nargs": primitive.arity, "fdiff": fdiff, "_latex": _latex}
+    return type(primitive.name, (sympy.Function,), members)
+
+
+def _half() -> SymPy:
+    import sympy
+
+    return sympy.Rational(1, 2)
+
+
+def _two_over_root_pi() -> SymPy:
+    import sympy
+
+    return 2 / sympy.sqrt(sympy.pi)
+
+
+def _call(name: str) -> str:
+    return rf"\operatorname{{{name}}}\left({{0}}\right)"
+
+
+def _comparison(name: str, sign: str) -> Primitive:
+    return Primitive(name, lambda y, a, b: (0, 0), rf"\left[{{0}} {sign} {{1}}\right]", 2)
+
+
+exp = Primitive("exp", lambda y, x: (y,), "e^{{{0}}}")
+log = Primitive("log", lambda y, x: (1 / x,), r"\log\left({0}\right)")
+log1p = Primitive("log1p", lambda y, x: (1 / (1 + x),), r"\log\left(1 + {0}\right)")
+expm1 = Primitive("expm1", lambda y, x: (y + 1,), r"\left(e^{{{0}}} - 1\right)")
+tanh = Primitive("tanh", lambda y, x: (1 - y**2,), r"\tanh\left({0}\right)")
+sigmoid = Primitive("sigmoid", lambda y, x: (y * (1 - y),), r"\sigma\left({0}\right)")
+softplus = Primitive("softplus", lambda y, x: (sigmoid(x),), r"\log\left(1 + e^{{{0}}}\right)")
+erf = Primitive("erf", lambda y, x: (_two_over_root_pi() * exp(-(x**2)),), _call("erf"))
+sqrt = Primitive("sqrt", lambda y, x: (_half() / y,), r"\sqrt{{{0}}}")
+rsqrt = Primitive("rsqrt", lambda y, x: (-_half() * y / x,), r"\frac{{1}}{{\sqrt{{{0}}}}}")
+sin = Primitive("sin", lambda y, x: (cos(x),), r"\sin\left({0}\right)")
+cos = Primitive("cos", lambda y, x: (-sin(x),), r"\cos\left({0}\right)")
+# As in PyTorch: abs'(0) = 0; the sign and the roundings are flat.
+abs = Primitive("abs", lambda y, x: (sign(x),), r"\left|{0}\right|")
+sign = Primitive("sign", lambda y, x: (0,), _call("sign"))
+floor = Primitive("floor", lambda y, x: (0,), r"\left\lfloor {0} \right\rfloor")
+ceil = Primitive("ceil", lambda y, x: (0,), r"\left\lceil {0} \right\rceil")
+round = Primitive("round", lambda y, x: (0,), _call("round"))
+# A quotient as one function, so that its derivative by the divisor reuses it: no b**2 that overflows.
+div = Primitive("div", lambda y, a, b: (1 / b, -y / b), r"\frac{{{0}}}{{{1}}}", 2)
+pow = Primitive("pow", lambda y, a, b: (b * pow(a, b - 1), y * log(a)), r"{{{0}}}^{{{1}}}", 2)
+
+lt, le = _comparison("lt", "<"), _comparison("le", r"\le")
+gt, ge = _comparison("gt", ">"), _comparison("ge", r"\ge")
+eq, ne = _comparison("eq", "="), _comparison("ne", r"\ne")
+logical_and = Primitive("and", lambda y, a, b: (0, 0), r"{0} \wedge {1}", 2)
+logical_or = Primitive("or", lambda y, a, b: (0, 0), r"{0} \vee {1}", 2)
+logical_not = Primitive("not", lambda y, a: (0,), r"\neg {0}")
+where = Primitive(
+    "where", lambda y, c, a, b: (0, where(c, 1, 0), where(c, 0, 1)), r"\left({1} \text{{ if }} {0} \text{{ else }} {2}\right)", 3
+)
+# Ties share the gradient evenly, a NaN lets it through to both, as in PyTorch's maximum and minimum.
+maximum = Primitive(
+    "max", lambda y, a, b: tuple(_unless(lt(p, q), eq(a, b)) for p, q in ((a, b), (b, a))), r"\max\left({0}, {1}\right)", 2
+)
+minimum = Primitive(
+    "min", lambda y, a, b: tuple(_unless(gt(p, q), eq(a, b)) for p, q in ((a, b), (b, a))), r"\min\left({0}, {1}\right)", 2
+)
+# relu'(0) = 0 and NaN stays NaN, as in PyTorch; the derivative reads the output, so the operand need not be kept.
+relu = Primitive(
+    "relu", lambda y, x: (where(le(y, 0), 0, 1),), r"\max\left({0}, 0\right)", expansion=lambda x: maximum(x, 0)
+)
+
+
+def _unless(loses: SymPy, ties: SymPy) -> SymPy:
+    return where(loses, 0, where(ties, _half(), 1))
+
+
+class Target(Generic[T]):
+    """What an expression is printed to: how a constant and the application of a primitive are written there."""
+
+    def constant(self, value: float) -> T:
+        """A number."""
+        raise NotImplementedError
+
+    def apply(self, primitive: str, args: Sequence[T]) -> T:
+        """A primitive of the kernel language (`add`, `mul`, `exp`, ...) applied to arguments."""
+        raise NotImplementedError
+
+
+def fold(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
+    """Print `expr` to a target; `known` holds the symbols' values. Equal sub-expressions are printed once.
+
+    Raises DefinitionError for a function or constant that has no primitive.
+    """
+    done: dict[SymPy, T] = dict(known)
+
+    def visit(e: SymPy) -> T:
+        if e not in done:
+            done[e] = _print_one(e, target, visit)
+        return done[e]
+
+    return visit(expr)
+
+
+def _print_one(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
+    primitive = getattr(type(e), "primitive", None)
+    if isinstance(primitive, Primitive):
+        if primitive.expansion:
+            return visit(primitive.expansion(*e.args))
+        return target.apply(primitive.name, [visit(a) for a in e.args])
+    if e.is_number and e.is_real:
+        return target.constant(int(e) if e.is_Integer else float(e))
+    if e.is_Add:
+        return _print_sum(e, target, visit)
+    if e.is_Mul:
+        return _print_product(e, target, visit)
+    if e.is_Pow:
+        return _print_power(e, target, visit)
+    raise DefinitionError(f"{e} has no scalar primitive; use the functions of graphc.ops.scalar")
+
+
+def _join(primitive: str, parts: Sequence[T], target: Target[T]) -> T:
+    total = parts[0]
+    for part in parts[1:]:
+        total = target.apply(primitive, [total, part])
+    return total
+
+
+def _print_sum(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
+    plus = [visit(a) for a in e.args if not a.could_extract_minus_sign()]
+    minus = [visit(-a) for a in e.args if a.could_extract_minus_sign()]
+    if not plus:
+        return target.apply("neg", [_join("add", minus, target)])
+    return _join("sub", [_join("add", plus, target), *minus], target)
+
+
+def _print_product(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
+    coefficient, rest = e.as_coeff_Mul()
+    over: list[T] = []
+    under: list[T] = []
+    for factor in rest.args if rest.is_Mul else (rest,):
+        divides = factor.is_Pow and factor.exp.is_Rational and factor.exp.is_negative
+        (under if divides else over).append(visit(1 / factor if divides else factor))
+    negative = bool(coefficient < 0)
+    size = -coefficient if negative else coefficient
+    if size != 1 or not over:
+        over.insert(0, visit(size))
+    value = _join("mul", over, target)
+    if under:
+        value = target.apply("div", [value, _join("mul", under, target)])
+    return target.apply("neg", [value]) if negative else value
+
+
+def _print_power(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
+    base, exponent = e.args
+    if exponent.is_Rational and exponent.is_negative:
+        return target.apply("div", [target.constant(1), visit(1 / e)])
+    if exponent.is_Integer:
+        half = visit(base ** (exponent // 2)) if exponent > 3 else visit(base)
+        square = target.apply("mul", [half, half])
+        return target.apply("mul", [square, visit(base)]) if exponent % 2 else square
+    if exponent == _half():
+        return target.apply("sqrt", [visit(base)])
+    return target.apply("pow", [visit(base), visit(exponent)])
+
+
+@dataclass(frozen=True)
+class NumpyTarget(Target[Any]):
+    """Evaluates with NumPy; constants take `dtype`."""
+
+    dtype: Any
+
+    def constant(self, value: float) -> Any:
+        return np.dtype(self.dtype).type(value)
+
+    def apply(self, primitive: str, args: Sequence[Any]) -> Any:
+        return PRIMITIVES[primitive].numpy(*args)
+
+
+@dataclass(frozen=True)
+class KernelTarget(Target[Expr]):
+    """Writes kernel expressions; constants take `dtype`."""
+
+    dtype: DType
+
+    def constant(self, value: float) -> Expr:
+        return Const(float(value) if self.dtype.is_float else int(value), self.dtype)
+
+    def apply(self, primitive: str, args: Sequence[Expr]) -> Expr:
+        return Apply(primitive, tuple(args))
+
+
+# Ops whose name is not that of their primitive.
+_OP_NAMES = {"max": "maximum", "min": "minimum", "and": "logical_and", "or": "logical_or", "not": "logical_not"}
+
+
+@dataclass(frozen=True)
+class GraphTarget(Target[Value]):
+    """Makes graph nodes; constants take `dtype` and are broadcast by the builder."""
+
+    dtype: DType
+    builder: Builder
+
+    def constant(self, value: float) -> Value:
+        return self.builder.constant(value, self.dtype)
+
+    def apply(self, primitive: str, args: Sequence[Value]) -> Value:
+        return self.builder.elementwise(_OP_NAMES.get(primitive, primitive), *args)
+
+
+@cache
+def operand_symbols(count: int) -> tuple[SymPy, ...]:
+    """SymPy symbols for the operands: `x`; `x y`; `c x y`."""
+    import sympy
+
+    names = {1: ("x",), 2: ("x", "y"), 3: ("c", "x", "y")}.get(count, tuple(f"x{k}" for k in range(count)))
+    return tuple(sympy.Symbol(name) for name in names)
+
+
+@cache
+def expression(scalar: Scalar, arity: int) -> SymPy:
+    """The expression of a scalar function of `arity` operands, over `operand_symbols(arity)`."""
+    import sympy
+
+    return sympy.sympify(scalar(*operand_symbols(arity)))
+
+
+@cache
+def derivative(scalar: Scalar, arity: int, position: int) -> SymPy:
+    """The derivative of a scalar function by one operand."""
+    return expression(scalar, arity).diff(operand_symbols(arity)[position])
+
+
+def latex(expr: SymPy) -> str:
+    """LaTeX of an expression."""
+    import sympy
+
+    return str(sympy.latex(expr))
+
+
+def numpy_value(expr: SymPy, symbols: Sequence[SymPy], arrays: Sequence[Any], dtype: Any = None) -> Any:
+    """The value of `expr` for NumPy arrays, broadcast and in their dtype; IEEE infinities and NaN without warnings."""
+    constant_dtype = dtype or next((a.dtype for a in reversed(arrays) if a.dtype != bool), np.dtype(bool))
+    with np.errstate(all="ignore"):
+        return np.asarray(fold(expr, NumpyTarget(constant_dtype), dict(zip(symbols, arrays, strict=True))))
+
+
+def kernel_value(exprs: Sequence[SymPy], known: Mapping[SymPy, Expr], dtype: DType) -> tuple[tuple[Let, ...], list[Expr]]:
+    """Kernel expressions, and lets for what they share (`cse`); `known` maps symbols to loads or names."""
+    import sympy
+
+    shared, reduced = sympy.cse(list(exprs), symbols=sympy.numbered_symbols("t"))
+    target, scope, lets = KernelTarget(dtype), dict(known), []
+    for name, value in shared:
+        lets.append(Let(str(name), fold(value, target, scope)))
+        scope[name] = Name(str(name))
+    return tuple(lets), [fold(value, target, scope) for value in reduced]
+
+
+def gradient_nodes(node: Node, scalar: Scalar, cotangent: Value, builder: Builder) -> list[Value | None]:
+    """Cotangents of an elementwise node's operands as graph nodes; what equals the node's output reads it."""
+    import sympy
+
+    arity = len(node.inputs)
+    f, g = sympy.Symbol("f"), sympy.Symbol("g")
+    known: dict[SymPy, Value] = dict(zip(operand_symbols(arity), node.inputs, strict=True)) | {f: node.output, g: cotangent}
+    whole = expression(scalar, arity)
+    result: list[Value | None] = []
+    for position, value in enumerate(node.inputs):
+        slope = derivative(scalar, arity, position) if value.type.dtype.is_float else sympy.S.Zero
+        if slope == 0:
+            result.append(None)
+            continue
+        shared, (total,) = sympy.cse([times(slope.xreplace({whole: f}), g)], symbols=sympy.numbered_symbols("t"))
+        target, scope = GraphTarget(value.type.dtype, builder), dict(known)
+        for name, part in shared:
+            scope[name] = fold(part, target, scope)
+        result.append(fold(total, target, scope))
+    return result
+
+
+def times(slope: SymPy, cotangent: SymPy) -> SymPy:
+    """slope * cotangent, taken into the branches of `where`: a branch not taken gives 0 even if the cotangent is inf."""
+    if slope != 0 and getattr(type(slope), "primitive", None) == where:
+        condition, yes, no = slope.args
+        return where(condition, times(yes, cotangent), times(no, cotangent))
+    return slope * cotangent

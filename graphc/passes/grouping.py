@@ -1,0 +1,198 @@
+"""Which nodes run together in one kernel: the decision behind the `fuse` pass.
+
+Every node becomes one of
+    anchor    a reduction, contraction or multi-stage op: starts a group
+    joined    a map computed where a group stores one of its operands, at the same point (an epilogue)
+    floating  a map computed again in every reader: index maps, cheap maps, and maps with one reader
+    root      a map that must be stored and can join nothing: starts a group
+    view      the same elements in the same order: no kernel at all
+The kinds follow from the kernel form of each op; no op is named here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.kernel.compose import map_expression, reads_each_element_once, stage_of_value
+from graphc.kernel.expr import Affine, Apply, Load, loads, walk
+from graphc.kernel.form import Kernel
+
+# Primitives that cost about one instruction a vector; the others are polynomials, divisions or counters.
+CHEAP_PRIMITIVES = frozenset("add sub mul neg max min abs lt le gt ge eq ne and or not where sign floor".split())
+CHEAP_COST = 4  # a map of so few cheap primitives is computed again rather than stored
+EXPENSIVE = 20
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Why a map was not fused with its producer: shown by `program.remarks`."""
+
+    node: Node
+    reason: str
+
+
+@dataclass
+class Group:
+    """Nodes of one kernel: `nodes[0]` is the anchor or root. `stage` tells for each value where it is computed."""
+
+    nodes: list[Node]
+    kernel: Kernel
+    stage: dict[Value, int | None] = field(default_factory=dict)
+
+
+class Grouping:
+    """Assigns every node of a graph; `groups`, `floating` and `views` hold the result. Nodes in topological order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+        self.floating: set[Node] = set()
+        self.views: set[Node] = set()
+        self.remarks: list[Remark] = []
+        self._cost: dict[Node, int] = {}
+        self._leaves: dict[Value, frozenset[Value]] = {}
+        for node in graph.nodes:
+            self._assign(node)
+
+    @cached_property
+    def _results(self) -> frozenset[Value]:
+        return frozenset(self.graph.outputs)
+
+    @cached_property
+    def _kernels(self) -> dict[Node, Kernel]:
+        return {node: node.op.lower(node) for node in self.graph.nodes if node.op.lower is not None}
+
+    def leaves(self, value: Value) -> frozenset[Value]:
+        """The stored values (graph inputs, views, groups' values) that `value` is computed from through floating maps."""
+        if value not in self._leaves:
+            node = value.producer
+            if node is None or node not in self.floating:
+                self._leaves[value] = frozenset({value})
+            else:
+                self._leaves[value] = frozenset().union(*(self.leaves(v) for v in node.inputs))
+        return self._leaves[value]
+
+    def _assign(self, node: Node) -> None:
+        kernel = self._kernels.get(node)
+        if kernel is None:  # an op without a kernel, kept as it is (an array constant)
+            self.views.add(node)
+        elif node.op.view and not _is_index_map(kernel):
+            self.views.add(node)
+        elif not kernel.is_map:
+            self._start(node, kernel)
+        elif not self._join(node, kernel):
+            if self._can_float(node, kernel):
+                self.floating.add(node)
+            elif node.op.view:
+                self.views.add(node)
+            else:
+                self._start(node, kernel)
+
+    def _start(self, node: Node, kernel: Kernel) -> None:
+        stages = {value: stage_of_value(kernel, f"out{value.index}") for value in node.outputs}
+        group = Group([node], kernel, stages)
+        self.groups.append(group)
+        self.group_of[node] = group
+
+    def _join(self, node: Node, kernel: Kernel) -> bool:
+        """Join the latest group that computes an operand of `node` at the same point; False if there is none."""
+        candidates = {}
+        for position, value in enumerate(node.inputs):
+            group = self.group_of.get(value.producer) if value.producer else None
+            if group is not None and _reads_own_point(kernel, f"in{position}"):
+                candidates[self.groups.index(group)] = group
+        for index in sorted(candidates, reverse=True):
+            reason = self._refusal(node, kernel, candidates[index])
+            if reason is None:
+                group = candidates[index]
+                stage = next(group.stage[v] for v in node.inputs if v in group.stage)
+                group.nodes.append(node)
+                group.stage[node.output] = stage
+                self.group_of[node] = group
+                return True
+            self.remarks.append(Remark(node, reason))
+        return False
+
+    def _refusal(self, node: Node, kernel: Kernel, group: Group) -> str | None:
+        """Why `node` cannot be computed in `group`, or None if it can."""
+        anchor = group.nodes[0].op.name
+        inside = [(p, v) for p, v in enumerate(node.inputs) if v in group.stage]
+        if any(not _reads_own_point(kernel, f"in{p}") for p, _ in inside):
+            return f"it reads a value of the {anchor} kernel at other points too"
+        stages = {group.stage[v] for _, v in inside}
+        if None in stages or len(stages) > 1:
+            return f"the {anchor} kernel does not store its operands in one plain stage"
+        for value in node.inputs:
+            if value in group.stage:
+                continue
+            for leaf in self.leaves(value):
+                if leaf in group.stage:
+                    return f"it reads a value of the {anchor} kernel through a change of shape"
+                if self._depends(leaf, group):
+                    return f"an operand depends on the {anchor} kernel through another kernel"
+        return None
+
+    def _depends(self, value: Value, group: Group) -> bool:
+        """True if `value` is computed from a value of `group`, through any path."""
+        stack, seen = [value], set()
+        while stack:
+            v = stack.pop()
+            if v in group.stage:
+                return True
+            node = v.producer
+            if node is None or node in seen:
+                continue
+            other = self.group_of.get(node)
+            members = other.nodes if other else [node]
+            seen.update(members)
+            stack.extend(operand for member in members for operand in member.inputs)
+        return False
+
+    def _can_float(self, node: Node, kernel: Kernel) -> bool:
+        if node.output in self._results:
+            return False
+        readers = dict.fromkeys(self.graph.readers.get(node.output, ()))
+        self._cost[node] = self._expanded_cost(node, kernel)
+        index_map = _is_index_map(kernel) and all(self._cost.get(v.producer, 0) == 0 for v in node.inputs if v.producer)
+        if len(readers) > 1 and self._cost[node] > CHEAP_COST:
+            self.remarks.append(Remark(node, f"it has {len(readers)} readers and is too dear to compute in each"))
+            return False
+        return all(self._accepts(reader, node.output, index_map) for reader in readers)
+
+    def _accepts(self, reader: Node, value: Value, index_map: bool) -> bool:
+        kernel = self._kernels.get(reader)
+        if kernel is None or (reader.op.view and not _is_index_map(kernel)):
+            return False
+        if index_map or kernel.is_map:
+            return True
+        positions = [p for p, v in enumerate(reader.inputs) if v is value]
+        return len(positions) == 1 and reads_each_element_once(kernel, f"in{positions[0]}")
+
+    def _expanded_cost(self, node: Node, kernel: Kernel) -> int:
+        """Cost of computing `node` at one point from stored values, floating producers included."""
+        own = sum(
+            1 if e.primitive in CHEAP_PRIMITIVES else EXPENSIVE
+            for e in walk(map_expression(kernel))
+            if isinstance(e, Apply)
+        )
+        return own + sum(self._cost[v.producer] for v in node.inputs if v.producer in self.floating and v.producer)
+
+
+def _is_index_map(kernel: Kernel) -> bool:
+    """A map that moves or repeats elements, or fills: no arithmetic, affine index."""
+    if not kernel.is_map:
+        return False
+    body = map_expression(kernel)
+    if any(isinstance(e, Apply) for e in walk(body)):
+        return False
+    return all(isinstance(i, Affine) for load in loads(body) for i in load.index)
+
+
+def _reads_own_point(kernel: Kernel, operand: str) -> bool:
+    """True if the map reads `operand` only at the point that it stores."""
+    identity = tuple(Affine.axis(axis.name) for axis in kernel.space)
+    sites = [load for load in loads(map_expression(kernel)) if load.operand == operand]
+    return bool(sites) and all(isinstance(load, Load) and load.index == identity for load in sites)

@@ -1,0 +1,250 @@
+; The program driver: walks a program's table, a row of eight int64 for each entry.
+;
+;   column  0    1          2           3           4               5
+;   row     0    kernel     args                                              call kernel(args, thread, threads)
+;           1                                                                 barrier: all threads meet
+;           2    cell       count       after                                 loop: cell = 0, on to the next row; count = 0: go to row `after`
+;           3    cell       count       body        strides         number    next: add the strides and go to row `body`, or undo them and leave
+;           4    target     source      bytes                                 copy (thread 0)
+;           5    cell       amount                                            add amount to a cell (thread 0)
+;
+; `strides` points at `number` pairs (address of an args slot, bytes to add to it each turn).
+; Each thread walks a table of its own, because loops write to cells and args; `control` is shared:
+;
+;   control 0 stop flag    1 steps wanted   2 steps done    3 whether to go on, as thread 0 decided
+;           4 times, or 0: for each row two int64, calls and nanoseconds      5 clock id for clock_gettime
+;           8 threads arrived at the barrier                                  16 the barrier's generation
+;
+; One walk over the table is a step. A stop flag is obeyed between steps only, so that a step that has begun to
+; write variables finishes. The result is the number of steps done.
+
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+declare i32 @clock_gettime(i32, ptr)
+declare i32 @sched_yield()
+
+define i64 @graphc_run(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control) {
+entry:
+  %first = icmp eq i64 %thread, 0
+  %wanted.at = getelementptr i64, ptr %control, i64 1
+  %done.at = getelementptr i64, ptr %control, i64 2
+  %decision.at = getelementptr i64, ptr %control, i64 3
+  %times.at = getelementptr i64, ptr %control, i64 4
+  %times = load ptr, ptr %times.at
+  %has_times = icmp ne ptr %times, null
+  %timed = and i1 %has_times, %first
+  br label %step
+
+step:                                   ; thread 0 decides for all, so that all take the same way
+  br i1 %first, label %decide, label %decided
+
+decide:
+  %stop = load volatile i64, ptr %control
+  %wanted = load i64, ptr %wanted.at
+  %so_far = load i64, ptr %done.at
+  %unstopped = icmp eq i64 %stop, 0
+  %more = icmp slt i64 %so_far, %wanted
+  %go = and i1 %unstopped, %more
+  %go.int = zext i1 %go to i64
+  store i64 %go.int, ptr %decision.at
+  br label %decided
+
+decided:
+  call void @meet(i64 %threads, ptr %control)
+  %decision = load i64, ptr %decision.at
+  %goes = icmp ne i64 %decision, 0
+  br i1 %goes, label %walk, label %finish
+
+walk:
+  %row = phi i64 [ 0, %decided ], [ %row.next, %advance ], [ %row.target, %jump ]
+  %in_table = icmp ult i64 %row, %rows
+  br i1 %in_table, label %dispatch, label %step_done
+
+dispatch:
+  %offset = mul i64 %row, 8
+  %at = getelementptr i64, ptr %table, i64 %offset
+  %at1 = getelementptr i64, ptr %at, i64 1
+  %at2 = getelementptr i64, ptr %at, i64 2
+  %at3 = getelementptr i64, ptr %at, i64 3
+  %code = load i64, ptr %at
+  switch i64 %code, label %advance [ i64 0, label %call
+                                     i64 1, label %barrier
+                                     i64 2, label %loop
+                                     i64 3, label %next
+                                     i64 4, label %copy
+                                     i64 5, label %add ]
+
+call:
+  %kernel = load ptr, ptr %at1
+  %args = load ptr, ptr %at2
+  br i1 %timed, label %call_timed, label %call_plain
+
+call_plain:
+  call void %kernel(ptr %args, i64 %thread, i64 %threads)
+  br label %advance
+
+call_timed:
+  %begin = call i64 @now(ptr %control)
+  call void %kernel(ptr %args, i64 %thread, i64 %threads)
+  %end = call i64 @now(ptr %control)
+  %took = sub i64 %end, %begin
+  %pair = mul i64 %row, 2
+  %calls.at = getelementptr i64, ptr %times, i64 %pair
+  %calls = load i64, ptr %calls.at
+  %calls.new = add i64 %calls, 1
+  store i64 %calls.new, ptr %calls.at
+  %spent.at = getelementptr i64, ptr %calls.at, i64 1
+  %spent = load i64, ptr %spent.at
+  %spent.new = add i64 %spent, %took
+  store i64 %spent.new, ptr %spent.at
+  br label %advance
+
+barrier:
+  call void @meet(i64 %threads, ptr %control)
+  br label %advance
+
+loop:
+  %loop.cell = load ptr, ptr %at1
+  store i64 0, ptr %loop.cell
+  %loop.count = load i64, ptr %at2
+  %loop.empty = icmp sle i64 %loop.count, 0
+  br i1 %loop.empty, label %jump, label %advance
+
+next:
+  %next.cell = load ptr, ptr %at1
+  %next.count = load i64, ptr %at2
+  %strides.at = getelementptr i64, ptr %at, i64 4
+  %strides = load ptr, ptr %strides.at
+  %number.at = getelementptr i64, ptr %at, i64 5
+  %number = load i64, ptr %number.at
+  %index = load i64, ptr %next.cell
+  %turns = add i64 %index, 1
+  store i64 %turns, ptr %next.cell
+  %again = icmp slt i64 %turns, %next.count
+  %back = sub i64 0, %index
+  %factor = select i1 %again, i64 1, i64 %back
+  call void @move(ptr %strides, i64 %number, i64 %factor)
+  br i1 %again, label %jump, label %advance
+
+copy:
+  br i1 %first, label %copy_now, label %advance
+
+copy_now:
+  %target = load ptr, ptr %at1
+  %source = load ptr, ptr %at2
+  %bytes = load i64, ptr %at3
+  call void @llvm.memmove.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)
+  br label %advance
+
+add:
+  br i1 %first, label %add_now, label %advance
+
+add_now:
+  %sum.at = load ptr, ptr %at1
+  %amount = load i64, ptr %at2
+  %old = load i64, ptr %sum.at
+  %sum = add i64 %old, %amount
+  store i64 %sum, ptr %sum.at
+  br label %advance
+
+advance:
+  %row.next = add i64 %row, 1
+  br label %walk
+
+jump:
+  %row.target = load i64, ptr %at3
+  br label %walk
+
+step_done:
+  call void @meet(i64 %threads, ptr %control)
+  br i1 %first, label %count, label %step
+
+count:
+  %done.old = load i64, ptr %done.at
+  %done.new = add i64 %done.old, 1
+  store i64 %done.new, ptr %done.at
+  br label %step
+
+finish:
+  %result = load i64, ptr %done.at
+  ret i64 %result
+}
+
+; Add factor * bytes to each args slot of a loop.
+define internal void @move(ptr %strides, i64 %number, i64 %factor) {
+entry:
+  br label %check
+
+check:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
+  %more = icmp slt i64 %i, %number
+  br i1 %more, label %body, label %out
+
+body:
+  %offset = mul i64 %i, 2
+  %pair = getelementptr i64, ptr %strides, i64 %offset
+  %slot = load ptr, ptr %pair
+  %bytes.at = getelementptr i64, ptr %pair, i64 1
+  %bytes = load i64, ptr %bytes.at
+  %delta = mul i64 %bytes, %factor
+  %old = load i64, ptr %slot
+  %new = add i64 %old, %delta
+  store i64 %new, ptr %slot
+  %i.next = add i64 %i, 1
+  br label %check
+
+out:
+  ret void
+}
+
+; All threads wait for the last one: it opens the barrier by starting a new generation.
+define internal void @meet(i64 %threads, ptr %control) {
+entry:
+  %alone = icmp sle i64 %threads, 1
+  br i1 %alone, label %out, label %arrive
+
+arrive:
+  %arrived.at = getelementptr i64, ptr %control, i64 8
+  %generation.at = getelementptr i64, ptr %control, i64 16
+  %generation = load atomic i64, ptr %generation.at acquire, align 8
+  %before = atomicrmw add ptr %arrived.at, i64 1 acq_rel
+  %arrived = add i64 %before, 1
+  %last = icmp eq i64 %arrived, %threads
+  br i1 %last, label %open, label %spin
+
+open:
+  store atomic i64 0, ptr %arrived.at monotonic, align 8
+  %old = atomicrmw add ptr %generation.at, i64 1 release
+  br label %out
+
+spin:
+  %spins = phi i64 [ 0, %arrive ], [ %spins.next, %wait ], [ 0, %yield ]
+  %now = load atomic i64, ptr %generation.at acquire, align 8
+  %opened = icmp ne i64 %now, %generation
+  br i1 %opened, label %out, label %wait
+
+wait:
+  %spins.next = add i64 %spins, 1
+  %patient = icmp slt i64 %spins.next, 10000
+  br i1 %patient, label %spin, label %yield
+
+yield:                                  ; a neighbour holds the core that the last thread needs
+  %ignored = call i32 @sched_yield()
+  br label %spin
+
+out:
+  ret void
+}
+
+define internal i64 @now(ptr %control) {
+  %time = alloca { i64, i64 }
+  %clock.at = getelementptr i64, ptr %control, i64 5
+  %clock.wide = load i64, ptr %clock.at
+  %clock = trunc i64 %clock.wide to i32
+  %ignored = call i32 @clock_gettime(i32 %clock, ptr %time)
+  %seconds = load i64, ptr %time
+  %rest.at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at
+  %scaled = mul i64 %seconds, 1000000000
+  %nanoseconds = add i64 %scaled, %rest
+  ret i64 %nanoseconds
+}
