@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.lower import LoweredNode, Names, copy_kernel, is_array_constant, is_view, label_sources
+from graphc.codegen.lower import (
+    LoweredNode,
+    Names,
+    clamp_indices,
+    copy_kernel,
+    is_array_constant,
+    is_view,
+    label_sources,
+)
 from graphc.ir.dims import evaluate, format_shape
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.compose import rename_operands
@@ -40,13 +48,19 @@ class PlannedProgram:
     plan: Plan
     kernels: tuple[Kernel, ...]
     constants: Mapping[str, Value]
+    variables: Mapping[str, str]  # buffer name -> name of the declared variable
 
 
 class Planner:
     """Builds a plan step by step; `plan_program` is the way in."""
 
     def __init__(
-        self, graph: Graph, lowered: Sequence[LoweredNode], names: Names, signature: Signature, capacities: dict[str, int]
+        self,
+        graph: Graph,
+        lowered: Sequence[LoweredNode],
+        names: Names,
+        signature: Signature,
+        capacities: dict[str, int],
     ) -> None:
         self.graph, self.names, self.signature, self.capacities = graph, names, signature, capacities
         self.kernels = [item.kernel for item in lowered]
@@ -133,7 +147,7 @@ class Planner:
     # -- order -----------------------------------------------------------------------------------------------
 
     def _order(self, extra: Mapping[str, str] | None = None) -> list[Kernel] | None:
-        """Kernels in an order that keeps every dependency, and readers of old values before writers; None if none does."""
+        """Kernels so that dependencies hold and readers of old values precede writers; None if no order does that."""
         extra = extra or {}
         before: list[set[int]] = [set() for _ in self.kernels]
         maker = {o.name: i for i, k in enumerate(self.kernels) for o in k.outputs}
@@ -185,13 +199,15 @@ class Planner:
 
     def plan(self) -> PlannedProgram:
         """The finished plan."""
-        inputs = [v for v in self.graph.inputs if v.name not in self.signature.variables and v.name != self.signature.rng]
+        special = {*self.signature.variables, self.signature.rng}
+        inputs = [v for v in self.graph.inputs if v.name not in special]
         sizes = {self.names.of(v): self.nbytes(self.names.of(v)) for v in inputs}
         always = {name: (-1, len(self.kernels)) for name in sizes}
         spans = self.lifetimes()
         sizes |= {name: self.nbytes(name) for name in spans}
         offsets, arena = assign_offsets(sizes, always | spans)
-        variables = [name for name in self.variable_names.values()]
+        variables = list(self.variable_names.values())
+        owners = {buffer: name for name, buffer in self.variable_names.items()}
         used = self._used_names()
         constants = {n: self.values[n] for n in used if is_constant(self.values.get(n))}
         buffers = [self._buffer(name, offsets, variables, list(constants)) for name in used]
@@ -209,7 +225,10 @@ class Planner:
             written=tuple(dict.fromkeys(self.written.values())),
             checks=tuple(self._checks()),
         )
-        return PlannedProgram(plan, tuple(self.kernels), constants)
+        operands = {o.name for k in self.kernels for o in k.operands}
+        checked = frozenset(name for name in operands if self.is_checked(name))
+        kernels = tuple(clamp_indices(k, checked) for k in self.kernels)
+        return PlannedProgram(plan, kernels, constants, owners)
 
     def _used_names(self) -> list[str]:
         names = dict.fromkeys(self.names.of(v) for v in self.graph.inputs)
@@ -218,7 +237,7 @@ class Planner:
         names.update(dict.fromkeys(n for u in self.updates for n in (u.target, u.source)))
         for name in list(names):
             names.setdefault(self.storage(name))
-        return [n for n in names if not (self.root(n) in self.written and n not in self.base)]
+        return list(names)
 
     def _buffer(self, name: str, offsets: Mapping[str, int], variables: list[str], constants: list[str]) -> Buffer:
         owner, type_ = self.storage(name), self.values[name].type
@@ -331,6 +350,3 @@ def plan_program(
     planner.place_updates()
     planner.order_kernels()
     return planner.plan()
-
-
-

@@ -19,15 +19,16 @@ import graphc.ops  # noqa: F401  (fills the registry)
 from graphc.dsl.origin import here
 from graphc.errors import AttributeValueError, DTypeError, ShapeError, SymbolError
 from graphc.ir.builder import Builder, broadcast_shapes, explain
-from graphc.ir.dims import Dim, Poly, as_dim, divide, format_shape, product
+from graphc.ir.dims import Dim, Poly, as_dim, divide, product
 from graphc.ir.graph import Value
 from graphc.ir.op import OPS
 from graphc.ir.types import DType, as_dtype, bool_, f32, i64
 
 Operand: TypeAlias = Any  # a Value, a Python number, or whatever NumPy makes an array of
 
-REAL_FUNCTIONS = frozenset({"exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus", "div", "mean",
-                            "log_softmax"})
+REAL_FUNCTIONS = frozenset(
+    {"exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus", "div", "mean", "log_softmax"}
+)
 
 
 def constant(value: Any, dtype: DType | None = None) -> Value:
@@ -76,8 +77,14 @@ def where(condition: Operand, x: Operand, y: Operand) -> Value:
     """`where` over a bool condition; the two choices are brought to one dtype."""
     chosen = condition if isinstance(condition, Value) else constant(condition)
     if chosen.type.dtype != bool_:
-        raise DTypeError(explain("where", [chosen.type], "the condition must be bool; write x != 0 with "
-                                 "gc.not_equal, or .astype('bool')", here()))
+        raise DTypeError(
+            explain(
+                "where",
+                [chosen.type],
+                "the condition must be bool; write x != 0 with gc.not_equal, or .astype('bool')",
+                here(),
+            )
+        )
     return Builder(here()).elementwise("where", chosen, *promote("where", (x, y)))
 
 
@@ -172,8 +179,8 @@ def reshape(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
     if unknown:
         rest = divide(value.type.size, product(dims))
         if rest is None:
-            wanted = format_shape(tuple(dims[:unknown[0]])) + " x -1 x " + format_shape(tuple(dims[unknown[0] + 1:]))
-            raise ShapeError(explain("reshape", [value.type], f"{value.type.size} elements do not fit {wanted}", here()))
+            reason = f"{value.type.size} elements do not divide into {tuple(shape)}"
+            raise ShapeError(explain("reshape", [value.type], reason, here()))
         dims[unknown[0]] = rest
     if tuple(dims) == value.type.shape:
         return value
@@ -223,8 +230,15 @@ def index(value: Value, key: Any) -> Value:
         elif isinstance(k, slice) and k == slice(None):
             shape.append(dims.pop(0))
         else:
-            raise SymbolError(explain("index", [value.type], f"x[{k!r}] is not available: only :, ... and None can be "
-                                      "used as an index; gc.gather picks one element of each row", here()))
+            raise SymbolError(
+                explain(
+                    "index",
+                    [value.type],
+                    f"x[{k!r}] is not available: only :, ... and None can be "
+                    "used as an index; gc.gather picks one element of each row",
+                    here(),
+                )
+            )
     return reshape(value, tuple(shape))
 
 
@@ -273,8 +287,10 @@ def _common_dtype(op: str, operands: Sequence[Operand], builder: Builder) -> DTy
 def _widened(op: str, operand: Operand, common: DType | None) -> DType:
     """The dtype of an op on a tensor of dtype `common` and a Python number or array."""
     if isinstance(operand, bool) and common != bool_ and op != "where":
-        raise DTypeError(f"{op}: a Python bool ({operand}) beside a {common} symbol; `==` between symbols compares "
-                         "identity, write gc.equal(a, b) for an elementwise comparison")
+        raise DTypeError(
+            f"{op}: a Python bool ({operand}) beside a {common} symbol; `==` between symbols compares "
+            "identity, write gc.equal(a, b) for an elementwise comparison"
+        )
     found = as_dtype(_as_array(operand).dtype)
     strong = isinstance(operand, (np.ndarray, np.generic))
     if common is None:
@@ -292,7 +308,7 @@ def _checked(op: str, operand: Operand, target: DType) -> np.ndarray[Any, Any]:
     if target.is_integer and array.size and array.dtype.kind in "iu":
         limits = np.iinfo(target.numpy)
         if array.min() < limits.min or array.max() > limits.max:
-            raise DTypeError(f"{op}: {_shorten(operand)} does not fit {target.numpy_name}; convert with .astype('int64')")
+            raise DTypeError(f"{op}: {_shorten(operand)} does not fit {target.numpy_name}; use .astype('int64')")
     return array.astype(target.numpy)
 
 
@@ -302,16 +318,19 @@ def _real(value: Value) -> Value:
 
 def _exponential(base: Operand, exponent: Value) -> Value:
     if isinstance(base, Value) or not np.isscalar(base) or not float(base) > 0:  # type: ignore[arg-type]
-        raise SymbolError("x ** y with a symbol y is available for a positive Python number x only; "
-                          "for positive x write gc.exp(y * gc.log(x))")
+        raise SymbolError(
+            "x ** y with a symbol y is available for a positive Python number x only; "
+            "for positive x write gc.exp(y * gc.log(x))"
+        )
     return elementwise("exp", elementwise("mul", exponent, float(np.log(base))))  # type: ignore[arg-type]
 
 
 def _exponent(exponent: Operand) -> float:
     number = float(exponent) if isinstance(exponent, (int, float, np.number)) else float("nan")
     if number * 2 != int(number * 2) if np.isfinite(number) else True:
-        raise AttributeValueError(f"x ** {exponent!r}: exponents are multiples of 0.5; for positive x write "
-                                  "gc.exp(p * gc.log(x))")
+        raise AttributeValueError(
+            f"x ** {exponent!r}: exponents are multiples of 0.5; for positive x write gc.exp(p * gc.log(x))"
+        )
     if abs(number) > 64:
         raise AttributeValueError(f"x ** {exponent!r}: the exponent must lie between -64 and 64")
     return number

@@ -124,6 +124,8 @@ def _sums(total: Value, terms: Value) -> bool:
 
 
 def _warn_softmax(scores: Value) -> None:
-    message = ("cross_entropy takes logits and applies log_softmax itself, but its input comes from a softmax; "
-               "leave the softmax out (or use -gc.sum(labels * gc.log(p)) if probabilities are all there is)")
+    message = (
+        "cross_entropy takes logits and applies log_softmax itself, but its input comes from a softmax; "
+        "leave the softmax out (or use -gc.sum(labels * gc.log(p)) if probabilities are all there is)"
+    )
     warnings.warn(explain("cross_entropy", [scores.type], message, here()), NumericalWarning, stacklevel=3)

@@ -35,7 +35,8 @@ class Tracing:
     session: Any = None
 
 
-_TRACING: ContextVar[Tracing] = ContextVar("graphc_tracing", default=Tracing())
+_OUTSIDE = Tracing()
+_TRACING: ContextVar[Tracing] = ContextVar("graphc_tracing", default=_OUTSIDE)
 
 
 def tracing() -> Tracing:

@@ -123,8 +123,10 @@ class Symbol:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (int, float, np.ndarray, np.generic)):
-            raise SymbolError(f"{self!r} == {other!r} would always be False: `==` compares identity; "
-                              "write gc.equal(x, y) for an elementwise comparison")
+            raise SymbolError(
+                f"{self!r} == {other!r} would always be False: `==` compares identity; "
+                "write gc.equal(x, y) for an elementwise comparison"
+            )
         return self is other
 
     def __hash__(self) -> int:
@@ -197,21 +199,26 @@ class Symbol:
         self._refuse("complex(x)", "has no value before a program runs")
 
     def __index__(self) -> NoReturn:
-        self._refuse("range(x) or array[x]", "has no value before a program runs; sizes are in x.shape, and "
-                     "gc.gather or gc.one_hot pick by computed indices")
+        self._refuse(
+            "range(x) or array[x]",
+            "has no value before a program runs; sizes are in x.shape, and "
+            "gc.gather or gc.one_hot pick by computed indices",
+        )
 
     def __iter__(self) -> NoReturn:
         self._refuse("for v in x", "is not a sequence; write whole-array operations such as gc.sum(x, axis=0)")
 
     def __len__(self) -> NoReturn:
-        self._refuse("len(x)", f"may not be known while the graph is declared; read x.shape, {format_shape(self.shape)}")
+        self._refuse("len(x)", f"may not be known before a program runs; read x.shape, {format_shape(self.shape)}")
 
     def __contains__(self, item: object) -> NoReturn:
         self._refuse("v in x", "has no elements before a program runs; write gc.sum(gc.equal(x, v)) > 0")
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        self._refuse("np.asarray(x)", "has no elements before a program runs; compile it as an output and call the "
-                     "program (parameters: W.value)")
+        self._refuse(
+            "np.asarray(x)",
+            "has no elements before a program runs; compile it as an output and call the program (parameters: W.value)",
+        )
 
     def _refuse(self, use: str, reason: str) -> NoReturn:
         raise SymbolError(f"{use}: {self!r} {reason}")
@@ -235,7 +242,8 @@ class Symbol:
         if name == "where" and len(args) == 3 and not kwargs:
             return where(*args)
         if name not in ARRAY_METHODS or not args or not isinstance(args[0], Symbol):
-            raise SymbolError(f"np.{name} is not available for symbols; graphc has: {', '.join(sorted(ARRAY_METHODS))}, where")
+            known = ", ".join(sorted([*ARRAY_METHODS, "where"]))
+            raise SymbolError(f"np.{name} is not available for symbols; graphc has: {known}")
         accepted = {"axis", "keepdims"} if name not in ("reshape", "transpose") else set()
         if unknown := set(kwargs) - accepted:
             raise SymbolError(f"np.{name}: the argument {sorted(unknown)[0]!r} is not available for symbols")

@@ -86,7 +86,7 @@ class Op:
 
     name: str
     doc: str
-    latex: str
+    latex: str | Callable[[], str]  # a function where it is printed from the scalar expression, on first use
     infer: Infer
     reference: Reference | None = None
     gradient: Gradient | NotDifferentiable | None = None
@@ -97,6 +97,11 @@ class Op:
     commutative: bool = False
     view: bool = False
     expanded: bool = False
+
+    @property
+    def formula(self) -> str:
+        """The op's LaTeX."""
+        return self.latex if isinstance(self.latex, str) else self.latex()
 
     def complete(self, given: Attributes) -> Attributes:
         """`given` with defaults, in declared order. Raises AttributeValueError for unknown or missing attributes."""

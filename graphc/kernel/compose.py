@@ -112,7 +112,7 @@ def rename_axes(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
 
 
 def map_expression(kernel: Kernel) -> Expr:
-    """The value of a map as one expression of its axes and loads, lets expanded. Raises CompileError if it is no map."""
+    """The value of a map as one expression of its axes and loads, lets expanded. CompileError if it is no map."""
     if not kernel.is_map:
         raise CompileError(f"kernel {kernel.name!r} is no plain map; only maps can be inlined")
     (stage,) = kernel.stages
@@ -294,7 +294,7 @@ def _ordered(operands: Iterable[Operand]) -> tuple[Operand, ...]:
 
 
 def reads_each_element_once(kernel: Kernel, operand: str) -> bool:
-    """True if one load site reads `operand`, and at most once for each element: its index holds every axis around it."""
+    """True if one load site reads `operand`, each element at most once: its index holds every axis around it."""
     sites = []
     for stage in kernel.stages:
         axes = {a.name for a in (*kernel.space, *stage.space, *stage.reduce) if a.extent != 1}

@@ -17,7 +17,8 @@ from typing import TypeAlias
 
 from graphc.errors import VerifyError
 from graphc.ir.dims import Dim, substitute
-from graphc.ir.types import DType, bool_, f32, i64
+from graphc.ir.types import DType, i64
+from graphc.kernel.primitives import primitive
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,24 @@ def _remembered_hash(self: object) -> int:
 
 @dataclass(frozen=True)
 class Const:
-    """A typed constant."""
+    """A typed constant. Equal constants have equal bits: 0.0 is not -0.0, and NaN is NaN."""
 
     value: float | int | bool
     dtype: DType
+
+    def __post_init__(self) -> None:
+        python_type = {"f": float, "b": bool}.get(self.dtype.kind, int)
+        object.__setattr__(self, "value", python_type(self.value))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return (self.dtype.name, repr(self.value))
 
 
 @dataclass(frozen=True)
@@ -264,33 +279,51 @@ def bind_extents(expr: Expr, sizes: Mapping[str, Dim]) -> Expr:
 
 
 def dtype_of(expr: Expr, operands: Mapping[str, DType], names: Mapping[str, DType]) -> DType:
-    """The dtype of an expression. Raises VerifyError for unknown names and operands, and for mixed dtypes."""
-    if isinstance(expr, Const | Cast):
-        return expr.dtype
-    if isinstance(expr, AxisIndex | Extent):
-        return i64
-    if isinstance(expr, Name):
-        if expr.id not in names:
-            raise VerifyError(f"name {expr.id!r} is not defined here; defined: {', '.join(names) or 'none'}")
-        return names[expr.id]
-    if isinstance(expr, Load):
-        if expr.operand not in operands:
-            raise VerifyError(f"operand {expr.operand!r} is not declared; declared: {', '.join(operands)}")
-        return operands[expr.operand]
-    return _dtype_of_apply(expr, tuple(dtype_of(a, operands, names) for a in expr.args))
+    """The dtype of an expression.
+
+    Raises VerifyError for unknown names, operands and primitives, a wrong number of operands of a primitive, mixed
+    dtypes, and a computed index that is no i64.
+    """
+    known: dict[Expr, DType] = {}
+    for e in walk(expr):
+        if isinstance(e, Apply):
+            known[e] = primitive(e.primitive).result([known[a] for a in e.args])
+        elif isinstance(e, Name):
+            known[e] = _declared("name", e.id, names)
+        elif isinstance(e, Load):
+            known[e] = _declared("operand", e.operand, operands)
+            for child in children(e):
+                if known[child] != i64:
+                    raise VerifyError(f"a computed index of {e.operand!r} is {known[child]}; cast it to i64")
+        else:
+            known[e] = e.dtype if isinstance(e, Const | Cast) else i64
+    return known[expr]
 
 
-COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+def _declared(what: str, name: str, known: Mapping[str, DType]) -> DType:
+    if name not in known:
+        raise VerifyError(f"{what} {name!r} is not defined here; defined: {', '.join(known) or 'none'}")
+    return known[name]
 
 
-def _dtype_of_apply(expr: Apply, dtypes: tuple[DType, ...]) -> DType:
-    if expr.primitive == "where":
-        condition, *dtypes_list = dtypes
-        if condition != bool_:
-            raise VerifyError(f"where: the condition must be bool, it is {condition}")
-        dtypes = tuple(dtypes_list)
-    if expr.primitive == "uniform":  # (seed, step, stream, loop, element) -> f32 in [0, 1)
-        return f32
-    if len(set(dtypes)) > 1:
-        raise VerifyError(f"{expr.primitive}: operands have different dtypes {', '.join(map(str, dtypes))}; cast them")
-    return bool_ if expr.primitive in COMPARISONS or expr.primitive.startswith("is") else dtypes[0]
+def affine_of(expr: Expr) -> Affine | None:
+    """An i64 expression as an affine function of axes, or None if it is none."""
+    if isinstance(expr, AxisIndex):
+        return Affine.axis(expr.axis)
+    if isinstance(expr, Extent):
+        return Affine((), expr.dim)
+    if isinstance(expr, Const) and expr.dtype == i64:
+        return Affine((), int(expr.value))
+    if not isinstance(expr, Apply) or expr.primitive not in ("add", "sub", "mul", "neg"):
+        return None
+    parts = [part for part in map(affine_of, expr.args) if part is not None]
+    if len(parts) != len(expr.args):
+        return None
+    if expr.primitive == "neg":
+        return parts[0].scale(-1)
+    if expr.primitive != "mul":
+        return parts[0] + (parts[1] if expr.primitive == "add" else parts[1].scale(-1))
+    for factor, other in (parts, parts[::-1]):
+        if not factor.terms and isinstance(factor.const, int):
+            return other.scale(factor.const)
+    return None

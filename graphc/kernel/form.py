@@ -12,12 +12,15 @@
 Meaning, as the interpreter in `graphc.kernel.interpret` executes it: fill operands that have an `init`;
 for every point of the kernel's space run the stages in order; a stage loops over its own space, and at each
 point over its reduce axes, evaluating lets and combining accumulators; then its results and its stores.
-Names of a stage with no space of its own stay visible to the later stages. Clipped bounds are what padding
+Names of a stage with no space of its own stay visible to the later stages, but for lets that run inside a
+reduction. All loads of a stage at a point, those in its stores too, come before its stores: an update sees old
+values. A guard protects its store alone; loads must be in range at every point. Clipped bounds are what padding
 means. A store's mode is "=" or the name of a combiner with one component: then it combines into the element
 ("+=" is `sum`), which must be safe: either each point has its own element, or the axes that the index leaves
 out are `sequential`, or the store goes through a fixed number of `partials`, that is a by-product output:
-the outermost left-out axis is cut into that many chunks, each summed in order, the chunks in order after
-that, so that bits never depend on the number of threads. Stored elements that no point covers keep `init`.
+the outermost left-out axis (see `partial_axis`) is cut into that many chunks of `ceil(extent / partials)`
+points, each summed in order from the combiner's identity, the chunks in order onto the element after that,
+so that bits never depend on the number of threads. Stored elements that no point covers keep `init`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import TypeAlias
 
 from graphc.ir.dims import Dim, symbols
 from graphc.ir.types import DType
-from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Index, Load, Name, loads
+from graphc.kernel.expr import Affine, Computed, Const, Expr, Extent, Index, Load, loads, walk
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,17 @@ class Kernel:
     @property
     def runtime_extents(self) -> tuple[str, ...]:
         """Names of dimension symbols used anywhere, sorted: the runtime counts a kernel is given after its operands."""
-        found: set[str] = set()
-        for operand in self.operands:
-            for dim in operand.shape:
-                found |= symbols(dim)
-        return tuple(sorted(found))
+        dims: list[Dim] = [dim for operand in self.operands for dim in operand.shape]
+        axes = [*self.space, *(axis for stage in self.stages for axis in (*stage.space, *stage.reduce))]
+        dims += [bound.const for axis in axes for bound in (*axis.lower, *axis.upper) if isinstance(bound, Affine)]
+        for stage in self.stages:
+            dims += [dim for store in stage.stores for index in store.index for dim in _index_dims(index)]
+            for expr in {e: None for top in stage.expressions() for e in walk(top)}:
+                if isinstance(expr, Extent):
+                    dims.append(expr.dim)
+                elif isinstance(expr, Load):
+                    dims += [dim for index in expr.index for dim in _index_dims(index)]
+        return tuple(sorted({name for dim in dims for name in symbols(dim)}))
 
     @property
     def is_map(self) -> bool:
@@ -199,45 +208,14 @@ class Kernel:
         return replace(self, name=name)
 
 
-def _less(a: str, b: str) -> Expr:
-    return Apply("lt", (Name(a), Name(b)))
+def partial_axis(kernel: Kernel, stage: Stage, store: Store) -> Axis | None:
+    """The axis that a store through partials cuts into chunks: the outermost one in no affine index of it, if any."""
+    used = {name for index in store.index if isinstance(index, Affine) for name, _ in index.terms}
+    return next((axis for axis in (*kernel.space, *stage.space) if axis.name not in used), None)
 
 
-def _pick(condition: Expr, a: str, b: str) -> Expr:
-    return Apply("where", (condition, Name(a), Name(b)))
-
-
-def _binary(primitive: str) -> tuple[Expr, ...]:
-    return (Apply(primitive, (Name("a0"), Name("b0"))),)
-
-
-def _takes_right(comparison: str) -> Expr:
-    """The right pair wins if strictly better, or equal (or both NaN) with the smaller index; a NaN beats a number."""
-    a_nan, b_nan = (Apply("isnan", (Name(n),)) for n in ("a0", "b0"))
-    better = Apply(comparison, (Name("b0"), Name("a0")))
-    only_b_nan = Apply("and", (b_nan, Apply("not", (a_nan,))))
-    tie = Apply("or", (Apply("eq", (Name("a0"), Name("b0"))), Apply("and", (a_nan, b_nan))))
-    earlier = Apply("and", (tie, _less("b1", "a1")))
-    return Apply("or", (Apply("and", (better, Apply("not", (a_nan,)))), Apply("or", (only_b_nan, earlier))))
-
-
-def _extremum(name: str, comparison: str, identity: str) -> Combiner:
-    right = _takes_right(comparison)
-    doc = f"{name}: the extreme value and its first index; NaN wins, as in NumPy"
-    return Combiner(name, (identity, "max"), (_pick(right, "b0", "a0"), _pick(right, "b1", "a1")), doc)
-
-
-COMBINERS: dict[str, Combiner] = {
-    combiner.name: combiner
-    for combiner in (
-        Combiner("sum", (0,), _binary("add"), "sum"),
-        Combiner("prod", (1,), _binary("mul"), "product"),
-        Combiner("max", ("min",), _binary("max"), "maximum; NaN wins"),
-        Combiner("min", ("max",), _binary("min"), "minimum; NaN wins"),
-        _extremum("argmax", "gt", "min"),
-        _extremum("argmin", "lt", "max"),
-    )
-}
+def _index_dims(index: Index) -> tuple[Dim, ...]:
+    return (index.const,) if isinstance(index, Affine) else (index.lower, index.upper)
 
 
 def operand_reads(kernel: Kernel) -> dict[str, list[Load]]:
@@ -251,7 +229,6 @@ def operand_reads(kernel: Kernel) -> dict[str, list[Load]]:
 
 
 __all__ = [
-    "COMBINERS",
     "Accumulate",
     "Axis",
     "Bound",
@@ -264,4 +241,5 @@ __all__ = [
     "Store",
     "Table",
     "operand_reads",
+    "partial_axis",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Node
-from graphc.ir.types import i64
+from graphc.ir.types import TensorType, i64
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Const, Expr, Extent, Index, Load, Name
 from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Operand, Stage, Store
 
@@ -75,3 +75,10 @@ def row_major(shape: Sequence[Dim]) -> Expr:
         index = AxisIndex(f"i{k}")
         total = index if k == 0 else Apply("add", (Apply("mul", (total, Extent(dim))), index))
     return total
+
+
+def copy_kernel(name: str, type_: TensorType) -> Kernel:
+    """The map `out0[...] = in0[...]` of tensors of one type."""
+    both = (Operand("in0", type_.dtype, type_.shape), Operand("out0", type_.dtype, type_.shape, role="out"))
+    index = identity(type_.rank)
+    return Kernel(name, both, axes(type_.shape), (Stage(stores=(Store("out0", index, Load("in0", index)),)),))

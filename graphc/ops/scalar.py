@@ -11,6 +11,7 @@ SymPy is imported by the functions that need it, not by this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,13 +19,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from graphc.errors import DefinitionError
+from graphc.errors import DefinitionError, GradientError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
+from graphc.ir.op import OPS
 from graphc.ir.types import DType
 from graphc.kernel.expr import Apply, Const, Expr, Name
 from graphc.kernel.form import Let
-from graphc.kernel.primitives import PRIMITIVES
 
 SymPy = Any  # a SymPy expression; SymPy has no type stubs
 Scalar = Callable[..., SymPy]
@@ -145,6 +146,10 @@ class Target(Generic[T]):
         """A primitive of the kernel language (`add`, `mul`, `exp`, ...) applied to arguments."""
         raise NotImplementedError
 
+    def has(self, primitive: str) -> bool:
+        """Whether a function that is no kernel primitive, such as `relu`, can be applied here as it is."""
+        return False
+
 
 def fold(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
     """Print `expr` to a target; `known` holds the symbols' values. Equal sub-expressions are printed once.
@@ -164,10 +169,10 @@ def fold(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
 def _print_one(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
     primitive = getattr(type(e), "primitive", None)
     if isinstance(primitive, Primitive):
-        if primitive.expansion:
+        if primitive.expansion and not target.has(primitive.name):
             return visit(primitive.expansion(*e.args))
         return target.apply(primitive.name, [visit(a) for a in e.args])
-    if e.is_number and e.is_real:
+    if e.is_number and e.is_extended_real:
         return target.constant(int(e) if e.is_Integer else float(e))
     if e.is_Add:
         return _print_sum(e, target, visit)
@@ -186,11 +191,15 @@ def _join(primitive: str, parts: Sequence[T], target: Target[T]) -> T:
 
 
 def _print_sum(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
-    plus = [visit(a) for a in e.args if not a.could_extract_minus_sign()]
-    minus = [visit(-a) for a in e.args if a.could_extract_minus_sign()]
+    plus = [visit(a) for a in e.args if not _is_negative(a)]
+    minus = [visit(-a) for a in e.args if _is_negative(a)]
     if not plus:
         return target.apply("neg", [_join("add", minus, target)])
     return _join("sub", [_join("add", plus, target), *minus], target)
+
+
+def _is_negative(e: SymPy) -> bool:
+    return bool(e.as_coeff_Mul()[0] < 0)
 
 
 def _print_product(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
@@ -223,6 +232,24 @@ def _print_power(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
     return target.apply("pow", [visit(base), visit(exponent)])
 
 
+def _numpy_sigmoid(x: Any) -> Any:
+    tail = np.exp(-np.abs(x))  # never overflows
+    return np.where(x < 0, tail, 1) / (1 + tail)
+
+
+NUMPY: Mapping[str, Callable[..., Any]] = {
+    **{name: getattr(np, name) for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sin", "cos", "sign", "floor")},
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "pow": np.power},
+    **{"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal},
+    **{"and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "where": np.where},
+    **{"max": np.maximum, "min": np.minimum, "abs": np.abs, "ceil": np.ceil, "round": np.rint},
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sigmoid": _numpy_sigmoid,
+    "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
+    "erf": lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x),
+}
+
+
 @dataclass(frozen=True)
 class NumpyTarget(Target[Any]):
     """Evaluates with NumPy; constants take `dtype`."""
@@ -233,7 +260,7 @@ class NumpyTarget(Target[Any]):
         return np.dtype(self.dtype).type(value)
 
     def apply(self, primitive: str, args: Sequence[Any]) -> Any:
-        return PRIMITIVES[primitive].numpy(*args)
+        return NUMPY[primitive](*args)
 
 
 @dataclass(frozen=True)
@@ -264,7 +291,13 @@ class GraphTarget(Target[Value]):
         return self.builder.constant(value, self.dtype)
 
     def apply(self, primitive: str, args: Sequence[Value]) -> Value:
-        return self.builder.elementwise(_OP_NAMES.get(primitive, primitive), *args)
+        name = _OP_NAMES.get(primitive, primitive)
+        if name not in OPS:
+            raise GradientError(f"the derivative needs the scalar function {primitive!r}, and no op is called {name!r}")
+        return self.builder.elementwise(name, *args)
+
+    def has(self, primitive: str) -> bool:
+        return primitive in OPS
 
 
 @cache

@@ -11,34 +11,39 @@ from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Node, Origin, Value, topological, with_inputs
 from graphc.ir.op import OPS
-from graphc.passes.grouping import Group, Grouping, Remark
+from graphc.passes.grouping import Group, Grouping
+from graphc.passes.manager import PassResult, Rewrite
 
 
 @dataclass(frozen=True)
-class FusedGraph:
-    """The result of fusion: the graph and why what was not fused was not."""
+class Fuse:
+    """Group nodes into kernels. Nodes that stay alone stay as they are; remarks say what could not join and why."""
 
-    graph: Graph
-    groups: tuple[tuple[Node, tuple[Node, ...]], ...]  # new node, the nodes it stands for
-    remarks: tuple[Remark, ...]
+    name: str = "fuse"
+
+    def __call__(self, graph: Graph) -> PassResult:
+        """A graph of `fusion` nodes, single ops and views, each of the first two one kernel."""
+        grouping = Grouping(graph)
+        new: dict[Value, Value] = {value: value for value in graph.inputs}
+        rewrites: list[Rewrite] = []
+        stored = _stored_values(grouping)
+        for unit in _in_order(grouping):
+            if isinstance(unit, Node):
+                copy = with_inputs(unit, tuple(new[v] for v in unit.inputs))
+                new.update(zip(unit.outputs, copy.outputs, strict=True))
+                continue
+            node, members = _fused_node(grouping, unit, stored, new)
+            if node.op.name == "fusion":
+                rewrites.append(_record(node, members))
+        fused = Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs))
+        return PassResult(fused, tuple(rewrites), tuple(map(str, grouping.remarks)))
 
 
-def fuse(graph: Graph) -> FusedGraph:
-    """Group the nodes of `graph` into kernels. Nodes that stay alone stay as they are."""
-    grouping = Grouping(graph)
-    new: dict[Value, Value] = {value: value for value in graph.inputs}
-    made: list[tuple[Node, tuple[Node, ...]]] = []
-    stored = _stored_values(grouping)
-    for unit in _in_order(grouping):
-        if isinstance(unit, Node):
-            copy = with_inputs(unit, tuple(new[v] for v in unit.inputs))
-            new.update(zip(unit.outputs, copy.outputs, strict=True))
-            continue
-        node, members = _fused_node(grouping, unit, stored, new)
-        made.append((node, members))
-    return FusedGraph(
-        Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs)), tuple(made), tuple(grouping.remarks)
-    )
+def _record(node: Node, members: tuple[Node, ...]) -> Rewrite:
+    names = ", ".join(member.op.name for member in members)
+    anchor = node.attributes["body"].nodes[node.attributes["anchor"]].op.name
+    why = f"one kernel around {anchor}: {len(node.outputs)} of {len(members)} values reach memory"
+    return Rewrite("fuse", names, f"fusion {node.attributes['body'].name}", why, node.origin)
 
 
 def _stored_values(grouping: Grouping) -> set[Value]:

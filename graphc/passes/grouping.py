@@ -32,6 +32,10 @@ class Remark:
     node: Node
     reason: str
 
+    def __str__(self) -> str:
+        place = f" ({self.node.origin})" if str(self.node.origin) else ""
+        return f"{self.node.op.name}{place} not fused: {self.reason}"
+
 
 @dataclass
 class Group:
@@ -66,7 +70,7 @@ class Grouping:
         return {node: node.op.lower(node) for node in self.graph.nodes if node.op.lower is not None}
 
     def leaves(self, value: Value) -> frozenset[Value]:
-        """The stored values (graph inputs, views, groups' values) that `value` is computed from through floating maps."""
+        """The stored values (graph inputs, views, groups' values) that `value` depends on through floating maps."""
         if value not in self._leaves:
             node = value.producer
             if node is None or node not in self.floating:

@@ -1,4 +1,4 @@
-"""Relocatable object files to callable addresses, by LLVM's MCJIT: nothing is compiled here.
+"""Relocatable object files to callable addresses, by LLVM's MCJIT: nothing is compiled here but the driver.
 
 Objects may leave only the C library's symbols unresolved (`expf`, `memset`); they are found in the process.
 LLVM ends the process when a symbol cannot be found, so whoever makes objects checks what they refer to.
@@ -16,30 +16,32 @@ import llvmlite.binding as llvm
 
 from graphc.errors import CompileError
 
+_OBJECT_MAGIC = {"linux": b"\x7fELF", "darwin": b"\xcf\xfa\xed\xfe"}
+
 
 @dataclass(frozen=True)
 class LoadedCode:
     """Machine code in memory. `addresses` maps symbols to entry points, valid as long as this object lives."""
 
     addresses: Mapping[str, int]
-    engine: Any
+    engine: Any  # owns the memory
 
 
 def load(objects: Mapping[str, bytes]) -> LoadedCode:
-    """Load object files, one for each symbol: `objects` maps a symbol to the file that defines it.
+    """Load object files: `objects` maps a symbol to the bytes of the file that defines it.
 
-    Raises CompileError when bytes are no object file of this machine, or do not define their symbol.
+    Raises CompileError when bytes are no object file of this platform or do not define their symbol.
     """
-    target_machine = native_target_machine()
-    # Of this empty module only its being there counts: an engine cannot be made without one.
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine)
+    # An engine cannot be made without a module; objects carry their own CPU features, so a plain target will do.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     for symbol, data in objects.items():
+        # Seen here, because LLVM ends the process when it meets another format.
+        if not data.startswith(_OBJECT_MAGIC.get(sys.platform, b"")):
+            raise CompileError(f"the machine code of {symbol} is no object file of this platform; compile it again")
         try:
-            # Bytes of the wrong format would not raise but end the process.
-            _require_object(symbol, data)
             engine.add_object_file(llvm.ObjectFileRef.from_data(data))
-        except RuntimeError as error:
-            raise CompileError(f"the machine code of {symbol} cannot be loaded: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise CompileError(f"the machine code of {symbol} cannot be loaded ({error}); compile it again") from error
     engine.finalize_object()
     addresses = {symbol: engine.get_function_address(symbol) for symbol in objects}
     for symbol, address in addresses.items():
@@ -48,34 +50,25 @@ def load(objects: Mapping[str, bytes]) -> LoadedCode:
     return LoadedCode(addresses, engine)
 
 
-def compile_ir(text: str, *symbols: str) -> LoadedCode:
-    """Optimise and load LLVM assembly `text` for this machine; for code that belongs to the runtime itself."""
-    machine = native_target_machine()
+def assemble(text: str) -> bytes:
+    """LLVM assembly `text` to a relocatable object file, unoptimised, for any CPU of this architecture.
+
+    For the little code that belongs to the runtime itself. Raises RuntimeError when the text is not valid.
+    """
     module = llvm.parse_assembly(text)
     module.verify()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-    builder.getModulePassManager().run(module, builder)
-    data = machine.emit_object(module)
-    code = load({symbols[0]: data})
-    return LoadedCode({symbol: code.engine.get_function_address(symbol) for symbol in symbols}, code.engine)
+    return bytes(_target_machine().emit_object(module))
 
 
-def native_target_machine() -> Any:
-    """A target machine for the plainest CPU of this process's architecture: objects carry their own features."""
+def _target_machine() -> Any:
     _initialise()
-    return llvm.Target.from_default_triple().create_target_machine(opt=2, reloc="pic", codemodel="small")
+    return llvm.Target.from_default_triple().create_target_machine(opt=0, reloc="pic", codemodel="small")
 
 
 @functools.cache
 def _initialise() -> None:
+    """Once in a process: LLVM's native target, and the C maths library where Python holds it privately."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    if sys.platform.startswith("linux") and llvm.address_of_symbol("expf") is None:
-        llvm.load_library_permanently("libm.so.6")  # Python may hold the C maths library privately
-
-
-def _require_object(symbol: str, data: bytes) -> None:
-    """Refuse what is plainly no object file of this platform (ELF, Mach-O or COFF by its first bytes)."""
-    magic = {"linux": b"\x7fELF", "darwin": b"\xcf\xfa\xed\xfe"}.get(sys.platform, data[:2] or b"?")
-    if not data.startswith(magic):
-        raise CompileError(f"the machine code of {symbol} is no object file of this platform; compile it again")
+    if sys.platform == "linux" and llvm.address_of_symbol("expf") is None:
+        llvm.load_library_permanently("libm.so.6")

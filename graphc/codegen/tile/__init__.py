@@ -14,7 +14,8 @@ from graphc.codegen.tile.memory import (
     tile_broadcast, tile_broadcast_column, tile_gather, tile_iota, tile_load, tile_load_masked, tile_load_strided,
     tile_row, tile_store, tile_store_masked, tile_store_strided, tile_zeros_f32, tile_zeros_f64, tile_zeros_i32,
     tile_zeros_i64, tile_zeros_mask)
-from graphc.codegen.tile.random import tile_philox_uniform_f32, tile_philox_uniform_f64
+from graphc.codegen.tile.random import (
+    tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64)
 from graphc.codegen.tile.reduce import (
     tile_all, tile_any, tile_max, tile_max_rows, tile_min, tile_prod, tile_sum, tile_sum_rows)
 from graphc.codegen.tile.registry import TileFunction
@@ -28,7 +29,8 @@ VOCABULARY = (
     tile_cast_f32, tile_cast_f64, tile_cast_i32, tile_cast_i64, tile_cast_mask, tile_ceil, tile_cos, tile_erf,
     tile_exp, tile_expm1, tile_floor, tile_fma, tile_fma_dot, tile_fma_outer, tile_gather, tile_iota, tile_lane_sums,
     tile_load, tile_load_masked, tile_load_packed, tile_load_strided, tile_log, tile_log1p, tile_max, tile_max_rows,
-    tile_maximum, tile_min, tile_minimum, tile_philox_uniform_f32, tile_philox_uniform_f64, tile_pow, tile_prod,
+    tile_maximum, tile_min, tile_minimum, tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64,
+    tile_pow, tile_prod,
     tile_round, tile_row, tile_select, tile_sigmoid, tile_sin, tile_softplus, tile_sqrt, tile_store,
     tile_store_masked, tile_store_packed, tile_store_strided, tile_sum, tile_sum_rows, tile_tanh, tile_zeros_f32,
     tile_zeros_f64, tile_zeros_i32, tile_zeros_i64, tile_zeros_mask)

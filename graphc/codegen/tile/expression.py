@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.tile.types import call_intrinsic, constant_like, float_intrinsic, type_suffix
+from graphc.codegen.tile.types import constant_like, float_intrinsic, type_suffix
 
 _INTEGER_OF = {"f32": ir.IntType(32), "f64": ir.IntType(64)}
 
@@ -139,8 +139,3 @@ class Expression:
     def to_integer(self, element: ir.Type) -> Expression:
         """Floating-point numbers truncated to signed integers."""
         return self._new(self.builder.fptosi(self.value, self.like(element)))
-
-    def scaled(self, exponent: Expression) -> Expression:
-        """self * 2**exponent by one hardware instruction (AVX-512)."""
-        name = f"llvm.ldexp.{type_suffix(self.type)}.{type_suffix(exponent.type)}"
-        return self._new(call_intrinsic(self.builder, name, self.type, [self.value, exponent.value]))

@@ -25,10 +25,11 @@ from graphc.codegen.tile.types import F32, F64, INT32, call_intrinsic, shared_fu
 
 _FLOAT = ir.FloatType()
 _LOG2_E = 1.44269504
-_LN2_HIGH, _LN2_LOW = 0.6931471824645996, -1.904654323148236e-09  # ln 2 in two float32 parts
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # ln 2 = high + low; n * high is exact for small n
 _EXP_P = (0.49999994, 0.16666515, 0.041668456, 0.008369419, 0.0013813142)
 _LOG_Q = (0.33333313, -0.2500001, 0.20002119, -0.16667996, 0.14219551, -0.124055915, 0.11888175, -0.11675641,
           0.06746601)
+_TANH_NEAR = (-0.33333296, 0.13331836, -0.053775575, 0.020765608, -0.0058571147)
 _ERF_NEAR = (0.12837917, -0.37612626, 0.112835854, -0.026853811, 0.0051883277, -0.00080101925, 7.853858e-05)
 _LOG_ERFC = (0.00018246059, -1.129552, -0.6332724, -0.10836156, 0.025171813, -0.0041908575, 0.0004385303,
              -2.1445598e-05)
@@ -41,11 +42,22 @@ Formula = Callable[[Expression], Expression]
 # ---- float32 -------------------------------------------------------------------------------------------------------
 
 def _reduce(x: Expression) -> tuple[Expression, Expression]:
-    """x = n ln 2 + r with |r| <= ln(2)/2: the sum whose low bits are n, and the polynomial e^r - 1."""
+    """x = n ln 2 + r with |r| <= ln(2)/2: the sum whose low bits are n, and r."""
     shifted = x.fma(_LOG2_E, _ROUND_MAGIC)
     n = shifted - _ROUND_MAGIC
-    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
-    return shifted, (r * r).fma(r.polynomial(*_EXP_P), r)
+    return shifted, n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
+
+
+def _expm1_core(r: Expression) -> Expression:
+    """e^r - 1."""
+    return (r * r).fma(r.polynomial(*_EXP_P), r)
+
+
+def _exp_core(r: Expression) -> Expression:
+    """e^r: what 1 + r loses in rounding is added to the polynomial."""
+    first = r + 1.0
+    lost = r - (first - 1.0)
+    return first + (r * r).fma(r.polynomial(*_EXP_P), lost)
 
 
 def _power_of_two(shifted: Expression, offset: int) -> Expression:
@@ -55,23 +67,31 @@ def _power_of_two(shifted: Expression, offset: int) -> Expression:
 
 def _scale(y: Expression, shifted: Expression) -> Expression:
     """y * 2**n, rounded once, for |n| up to 252: denormal and infinite results included."""
+    if host().lanes == 16 and y.type == ir.VectorType(_FLOAT, 16):
+        ones, current_rounding = ir.IntType(16)(-1), INT32(4)
+        return Expression(y.builder, call_intrinsic(  # one instruction for what follows below
+            y.builder, "llvm.x86.avx512.mask.scalef.ps.512", y.type,
+            [y.value, (shifted - _ROUND_MAGIC).value, y.value, ones, current_rounding]))
     n = shifted.bits() - 0x4B400000  # the bits of the magic number
-    if host().lanes == 16:
-        return y.scaled(n)
     half = n >> 1
     first, second = ((((e + 127) << 23).as_float(_FLOAT)) for e in (half, n - half))
-    return y * first * second
+    return y * first * second  # the first product is exact
 
 
 def _exp(x: Expression) -> Expression:
-    shifted, p = _reduce(x.at_least(-104.0).at_most(89.0))
-    return _scale(p + 1.0, shifted)
+    return _exp_negative(x.at_most(89.0))
+
+
+def _exp_negative(x: Expression) -> Expression:
+    """e^x for x <= 89."""
+    shifted, r = _reduce(x.at_least(-104.0))
+    return _scale(_exp_core(r), shifted)
 
 
 def _expm1(x: Expression) -> Expression:
-    shifted, p = _reduce(x.at_least(-18.0).at_most(89.0))
+    shifted, r = _reduce(x.at_least(-18.0).at_most(89.0))
     half = _power_of_two(shifted, -1)  # 2**128 would not be a number
-    result = half.fma(p, half - 0.5) * 2.0
+    result = half.fma(_expm1_core(r), half - 0.5) * 2.0
     return (x.call("fabs") < 1e-30).select(x, result)
 
 
@@ -101,44 +121,48 @@ def _log_edges(u: Expression, result: Expression) -> Expression:
     return u.compare("==", math.inf).select(math.inf, result)
 
 
-def _log1p_finite(x: Expression) -> tuple[Expression, Expression]:
-    """u = 1 + x, and log(1 + x) for finite x > -1: what u lacks of 1 + x is added to its fraction."""
-    u = x + 1.0
-    lacking = (x < 1.0).select(x - (u - 1.0), x.constant(1.0) - (u - x))
+def _log1p_sum(u: Expression, lost: Expression) -> Expression:
+    """log(u + lost) for a finite u > 0 and what its rounding has lost."""
     k, f = _split(u.bits())
-    inverse_power = ((k * -1 + 127) << 23).as_float(_FLOAT)
-    return u, _log_sum(k, lacking.fma(inverse_power, f))
+    inverse_power = ((k * -1 + 127).at_least(0) << 23).as_float(_FLOAT)
+    return _log_sum(k, lost.fma(inverse_power, f))
 
 
 def _log1p(x: Expression) -> Expression:
-    u, result = _log1p_finite(x)
-    return (x.call("fabs") < 1e-30).select(x, _log_edges(u, result))
+    u = x + 1.0
+    lost = (x < 1.0).select(x - (u - 1.0), x.constant(1.0) - (u - x))
+    result = _log_edges(u, _log1p_sum(u, lost))
+    return (x.call("fabs") < 1e-30).select(x, result)
 
 
 def _tanh(x: Expression) -> Expression:
-    shifted, p = _reduce((x.call("fabs") * -2.0).at_least(-20.0))
-    power = _power_of_two(shifted, 0)
-    t = power.fma(p, power - 1.0)  # e^(-2|x|) - 1
-    return (t / (-t - 2.0)).call("copysign", x)
+    magnitude = x.call("fabs")
+    square = x * x
+    near = magnitude.fma(square * square.polynomial(*_TANH_NEAR), magnitude)
+    shifted, r = _reduce((magnitude * -2.0).at_least(-20.0))
+    e = _exp_core(r) * _power_of_two(shifted, 0)
+    far = (e / (e + 1.0)).fma(-2.0, 1.0)
+    return (magnitude < 0.55).select(near, far).call("copysign", x)
 
 
 def _sigmoid(x: Expression) -> Expression:
-    shifted, p = _reduce((-x.call("fabs")).at_least(-104.0))
-    e = _scale(p + 1.0, shifted)
-    return (x < 0.0).select(e, e.constant(1.0)) / (e + 1.0)
+    e = _exp_negative(-x.call("fabs"))
+    numerator = (x < 0.0).select(e, e.constant(1.0))
+    quotient = e / (e + 1.0)  # 1 / (1 + e) = 1 - e / (1 + e), whose rounding is that of the smaller term
+    return numerator.fma(-quotient, numerator)
 
 
 def _softplus(x: Expression) -> Expression:
-    shifted, p = _reduce((-x.call("fabs")).at_least(-104.0))
-    return x.at_least(0.0) + _log1p_finite(_scale(p + 1.0, shifted))[1]
+    e = _exp_negative(-x.call("fabs"))
+    u = e + 1.0
+    return x.at_least(0.0) + _log1p_sum(u, e - (u - 1.0))
 
 
 def _erf(x: Expression) -> Expression:
     near = x.fma((x * x).polynomial(*_ERF_NEAR), x)
     magnitude = x.call("fabs").at_most(4.0)
-    shifted, p = _reduce(magnitude.polynomial(*_LOG_ERFC))
-    power = _power_of_two(shifted, 0)
-    far = -(power.fma(p, power - 1.0))
+    shifted, r = _reduce(magnitude.polynomial(*_LOG_ERFC))
+    far = -(_exp_core(r) * _power_of_two(shifted, 0)) + 1.0
     return (magnitude < 0.975).select(near, far.call("copysign", x))
 
 

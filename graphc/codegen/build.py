@@ -1,0 +1,104 @@
+"""The compiler behind a cache miss: declared graph -> passes -> kernel forms -> plan -> source -> machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from graphc.codegen.choose import choose
+from graphc.codegen.host import Host, host
+from graphc.kernel.verify import verify
+from graphc.passes.pipeline import default_pipeline
+
+from graphc.codegen.cpu import emit
+from graphc.codegen.lower import Names, lower_graph
+from graphc.codegen.machine import compile_source
+from graphc.codegen.memory import Signature, plan_program
+from graphc.ir.graph import Graph
+from graphc.kernel.form import Kernel
+from graphc.kernel.plan import Call, Plan
+from graphc.kernel.schedule import Schedule
+from graphc.kernel.text import print_kernel
+from graphc.passes.manager import Stage, run
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A kernel with everything that it went through; `symbol` names its machine code."""
+
+    form: Kernel
+    schedule: Schedule
+    source: str
+    symbol: str
+    machine_code: bytes
+
+    @property
+    def form_text(self) -> str:
+        """The kernel form as text."""
+        return print_kernel(self.form)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A compiled program: the plan (its calls name symbols), kernels by name, constants, and the passes' record."""
+
+    plan: Plan
+    kernels: Mapping[str, CompiledKernel]
+    constants: Mapping[str, np.ndarray]
+    variables: Mapping[str, str]  # buffer name -> name of the declared variable
+    stages: Sequence[Stage]
+    remarks: tuple[str, ...]
+
+
+def optimise(graph: Graph, *, without: Sequence[str] = (), check: bool = False) -> tuple[Graph, tuple[Stage, ...]]:
+    """Run the default pipeline on a declared graph.
+
+    `without` switches passes off by name; `check` verifies the graph after each.
+    """
+    return run(graph, default_pipeline(without=tuple(without)), verify=check)
+
+
+def build(
+    graph: Graph,
+    signature: Signature,
+    capacities: dict[str, int],
+    *,
+    without: Sequence[str] = (),
+    check: bool = False,
+    schedules: Mapping[str, Schedule] | None = None,
+) -> Build:
+    """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name."""
+    final, stages = optimise(graph, without=without, check=check)
+    names = Names()
+    lowered = lower_graph(final, capacities, names)
+    planned = plan_program(final, lowered, names, signature, capacities)
+    machine = host()
+    compiled: dict[str, CompiledKernel] = {}
+    for form in planned.kernels:
+        schedule = (schedules or {}).get(form.name)
+        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check)
+    plan = _with_symbols(planned.plan, {name: kernel.symbol for name, kernel in compiled.items()})
+    constants = {
+        name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
+    }
+    remarks = tuple(remark for stage in stages for remark in stage.remarks)
+    return Build(plan, compiled, constants, planned.variables, stages, remarks)
+
+
+def compile_kernel(
+    form: Kernel, machine: Host, *, schedule: Schedule | None = None, check: bool = False
+) -> CompiledKernel:
+    """Choose a schedule unless one is given, emit the source and compile it."""
+    if check:
+        verify(form)
+    chosen = schedule or choose(form, machine)
+    source = emit(form, chosen, machine)
+    code = compile_source(source, form.name)
+    return CompiledKernel(form, chosen, source, code.symbol, code.object_bytes)
+
+
+def _with_symbols(plan: Plan, symbols: Mapping[str, str]) -> Plan:
+    entries = tuple(replace(e, kernel=symbols[e.kernel]) if isinstance(e, Call) else e for e in plan.entries)
+    return replace(plan, entries=entries)
+

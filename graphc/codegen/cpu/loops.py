@@ -1,0 +1,163 @@
+"""Loops of generated kernels: plain ones, and tiled ones that cover an extent with register tiles.
+
+A tiled axis is covered by *segments*, each with one size of tile, so that each has one piece of code: full tiles,
+then what is left. Where computing points twice is harmless the last tile moves back to fit instead (`clamp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graphc.codegen.analysis import capacity, is_runtime
+from graphc.codegen.cpu.expressions import Context
+from graphc.ir.dims import Dim, Poly
+from graphc.kernel.form import Axis, Bound, Table
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of equal tiles of an axis: `for axis in range(start, stop, step)`, or once at `start` (step 0).
+
+    size: elements of the tile along the axis. limit: the last allowed start, where tiles move back to fit.
+    count: how many elements of the tile exist, None if all do.
+    """
+
+    start: str
+    stop: str
+    step: int
+    size: int
+    limit: str | None = None
+    count: str | None = None
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What the loops over a tiled axis may do: compute points twice, or compute garbage points up to the capacity."""
+
+    twice: bool = False
+    garbage: bool = False
+
+
+def segments(axis: Axis, size: int, lanes: int, freedom: Freedom, context: Context) -> list[Segment]:
+    """Cover an axis by tiles of `size` elements; `lanes` is 1 for a row axis, whose tiles need no masks."""
+    extent, text = axis.extent, ""
+    if extent is None:
+        lower, upper = context.names.fresh(f"{axis.name}_first"), context.names.fresh(f"{axis.name}_last")
+        context.source.line(f"{lower}, {upper} = {bounds_text(axis, context)}")
+        return _dynamic(lower, upper, context.axis(axis.name), size, lanes)
+    if isinstance(extent, int):
+        return _static(extent, size, lanes, freedom)
+    text = context.dim(extent)
+    most = capacity_of(axis, context)
+    if _divides(extent, size) or (freedom.garbage and most % size == 0):
+        return [Segment("0", text, size, size)]
+    if freedom.garbage and freedom.twice and most >= size:
+        return [Segment("0", text, size, size, limit=str(most - size))]
+    return _dynamic("0", text, context.axis(axis.name), size, lanes)
+
+
+def capacity_of(axis: Axis, context: Context) -> int:
+    """The capacity of an axis with a runtime extent."""
+    most = capacity(axis, context.capacities)
+    assert most is not None
+    return most
+
+
+def _divides(extent: Dim, size: int) -> bool:
+    if isinstance(extent, Poly):
+        return all(factor % size == 0 for _, factor in extent.terms)
+    return extent % size == 0
+
+
+def _static(extent: int, size: int, lanes: int, freedom: Freedom) -> list[Segment]:
+    full, rest = extent // size * size, extent % size
+    if rest and full and freedom.twice:
+        return [Segment("0", str(extent), size, size, limit=str(extent - size))]
+    found = [Segment("0", str(full), size, size)] if full else []
+    if rest:
+        padded = -(-rest // lanes) * lanes
+        found.append(Segment(str(full), str(extent), 0, padded, count=str(rest) if padded != rest else None))
+    return found
+
+
+def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[Segment]:
+    """Full tiles, then single vectors (masked) or single rows."""
+    full = f"{upper} // {size} * {size}" if lower == "0" else f"{lower} + ({upper} - {lower}) // {size} * {size}"
+    if " " in upper:
+        full = full.replace(upper, f"({upper})")
+    count = None if lanes == 1 else f"{upper} - {axis}"
+    rest = Segment(full, upper, lanes, lanes, count=count)
+    return [rest] if size == lanes == 1 else [Segment(lower, full, size, size), rest]
+
+
+def bounds_text(axis: Axis, context: Context) -> str:
+    """`lower, upper` of an axis as source."""
+    lower, upper = [_bound(b, context) for b in axis.lower], [_bound(b, context) for b in axis.upper]
+    return f"{_extreme('max', lower)}, {_extreme('min', upper)}"
+
+
+def _extreme(function: str, texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{function}({', '.join(texts)})"
+
+
+def _bound(bound: Bound, context: Context) -> str:
+    if isinstance(bound, Table):
+        return f"{context.table(bound.values)}[{context.axis(bound.axis)}]"
+    return context.affine(bound)
+
+
+@contextmanager
+def plain_loop(axis: Axis, shared: bool, context: Context) -> Iterator[None]:
+    """`for axis in range(...)`; `shared`: each thread takes its share of the points."""
+    name = context.axis(axis.name)
+    if shared and axis.extent is not None:
+        header = f"for {name} in range({share(context.dim(axis.extent), 1)}):"
+    else:
+        text = bounds_text(axis, context)
+        header = f"for {name} in range({text[3:] if text.startswith('0, ') else text}):"
+    with context.source.block(header):
+        yield
+
+
+def share(tiles: str, step: int) -> str:
+    """The thread's share of `tiles` tiles of `step` points: `start, stop`."""
+    inner = tiles if tiles.isidentifier() or tiles.isdigit() else f"({tiles})"
+    scale = f" * {step}" if step > 1 else ""
+    return f"{inner} * thread // threads{scale}, {inner} * (thread + 1) // threads{scale}"
+
+
+@contextmanager
+def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> Iterator[None]:
+    """The loop over the tiles of a segment; what is left after the full tiles is the last thread's."""
+    name, source = context.axis(axis.name), context.source
+    leftover = segment.step == 0 or segment.start != "0"
+    with source.block("if thread == threads - 1:" if shared and leftover else None):
+        if segment.step == 0:
+            source.line(f"{name} = {segment.start}")
+            yield
+            return
+        variable = name if segment.limit is None else context.names.fresh(f"{name}_tile")
+        span = f"{segment.start}, {segment.stop}"
+        if shared and not leftover:
+            span = share(_tiles(segment), segment.step)
+        step = f", {segment.step}" if segment.step > 1 else ""
+        if not step and span.startswith("0, "):
+            span = span[3:]
+        with source.block(f"for {variable} in range({span}{step}):"):
+            if segment.limit is not None:
+                source.line(f"{name} = min({variable}, {segment.limit})")
+            yield
+
+
+def _tiles(segment: Segment) -> str:
+    """How many tiles a segment that starts at 0 has."""
+    if segment.stop.isdigit():
+        return str(-(-int(segment.stop) // segment.step))
+    if segment.stop.endswith(f" // {segment.step} * {segment.step}"):
+        return segment.stop.rsplit(" * ", 1)[0]
+    return f"({segment.stop} + {segment.step - 1}) // {segment.step}"
+
+
+__all__ = ["Freedom", "Segment", "bounds_text", "is_runtime", "plain_loop", "segments", "share", "tiled_loop"]

@@ -1,0 +1,306 @@
+"""`gc.compile`: ties the layers together, and the `Program` that a user holds.
+
+A call with shapes seen before runs the finished program. The first call looks in the program cache, keyed by the
+declared graph, the capacities of its dimensions, the options, the host and the compiler's own sources; on a hit only
+the runtime is loaded, neither the passes nor Numba nor SymPy. Stages and kernels are recomputed when asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
+from graphc.runtime.executable import Executable
+
+from graphc.dsl.collect import Declared, collect
+from graphc.dsl.symbol import Symbol
+from graphc.dsl.variables import Input, Variable
+from graphc.errors import CompileError, InputError
+from graphc.ir.dims import symbols
+from graphc.ir.graph import Graph
+from graphc.ir.text import print_graph
+from graphc.kernel.plan import Plan
+
+if TYPE_CHECKING:
+    from graphc.codegen.build import Build
+    from graphc.codegen.memory import Signature
+    from graphc.passes.manager import Stage
+
+TARGETS = ("cpu",)
+COMPILER_FOLDERS = ("ir", "kernel", "ops", "autodiff", "passes", "codegen")
+
+
+class KernelView:
+    """One kernel of a compiled program: all that it went through, as text."""
+
+    def __init__(self, name: str, record: Mapping[str, Any]) -> None:
+        self.name = name
+        self.form: str = record["form"]
+        self.schedule: str = record["schedule"]
+        self.source: str = record["source"]
+        self.symbol: str = record["symbol"]
+        self.origins: tuple[str, ...] = tuple(record["origins"])
+
+    def llvm(self) -> str:
+        """The optimised LLVM assembly."""
+        return str(self._machine_code.llvm_ir)
+
+    def asm(self) -> str:
+        """The machine code as assembly of this host."""
+        return str(self._machine_code.asm)
+
+    @cached_property
+    def _machine_code(self) -> Any:
+        from graphc.codegen.machine import compile_source
+
+        return compile_source(self.source, self.name)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}: {self.schedule}>"
+
+
+class Program:
+    """A compiled program: call it with NumPy arrays by position or by name, get a list of NumPy arrays.
+
+    A dimension symbol such as `N` is a capacity: a call may bring any count up to it. Capacities come from `dims`,
+    or from the first call; a later call with more makes the program specialise again.
+    """
+
+    def __init__(
+        self,
+        declared: Declared,
+        dims: Mapping[str, int],
+        *,
+        threads: int,
+        seed: int,
+        name: str,
+        cache: ProgramCache | None,
+    ) -> None:
+        self.name = name
+        self.declared = declared
+        self.threads = threads
+        self.seed = seed
+        self._fixed = dict(dims)
+        self._cache = cache
+        self._capacities: dict[str, int] = {}
+        self._executable: Executable | None = None
+        self._image: ProgramImage | None = None
+        self.from_cache = False
+        for variable in declared.variables:
+            variable.initialise(seed)
+        if self._symbols <= set(self._fixed):
+            self._specialise(self._fixed)
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def __call__(self, *arrays: Any, **by_name: Any) -> list[np.ndarray]:
+        """Run one step. Returns the results in the order of `outputs`, as fresh arrays.
+
+        Raises InputError for missing or unknown inputs, wrong shapes or dtypes, and labels out of range; nothing is
+        updated then.
+        """
+        inputs = self._by_name(arrays, by_name)
+        if self._executable is None or self._outgrown(inputs):
+            self._specialise(self._capacities_of(inputs))
+        assert self._executable is not None
+        return self._executable(inputs)
+
+    def _by_name(self, arrays: Sequence[Any], by_name: dict[str, Any]) -> dict[str, Any]:
+        names = [i.name for i in self.declared.inputs]
+        if len(arrays) > len(names):
+            raise InputError(f"program {self.name!r} takes {len(names)} inputs ({', '.join(names)}), got {len(arrays)}")
+        given = dict(zip(names, arrays, strict=False))
+        for name, array in by_name.items():
+            if name in given:
+                raise InputError(f"program {self.name!r}: input {name!r} is given by position and by name")
+            given[name] = array
+        return given
+
+    def _outgrown(self, inputs: Mapping[str, Any]) -> bool:
+        """True if a dimension that the user left open is larger than the capacity compiled for."""
+        if self._symbols <= set(self._fixed):
+            return False
+        wanted = self._capacities_of(inputs)
+        return any(wanted[s] > self._capacities[s] for s in wanted if s not in self._fixed)
+
+    def _capacities_of(self, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """Capacities from `dims` and, for the rest, from the arrays of this call (never below those compiled for)."""
+        found = dict(self._fixed)
+        for leaf in self.declared.inputs:
+            if leaf.name not in inputs:
+                continue
+            shape = np.shape(inputs[leaf.name])
+            for dim, size in zip(leaf.shape, shape, strict=False):
+                names = symbols(dim)
+                if len(names) == 1 and str(dim) in names and str(dim) not in self._fixed:
+                    found[str(dim)] = max(size, 1, self._capacities.get(str(dim), 0), found.get(str(dim), 0))
+        missing = sorted(self._symbols - set(found))
+        if missing:
+            names = ", ".join(missing)
+            raise InputError(f"program {self.name!r}: no input tells the size of {names}; give dims={{...}}")
+        return found
+
+    @cached_property
+    def _symbols(self) -> set[str]:
+        return {s for leaf in self.declared.inputs for dim in leaf.shape for s in symbols(dim)}
+
+    # -- compiling -------------------------------------------------------------------------------------------
+
+    def _specialise(self, capacities: dict[str, int]) -> None:
+        unknown = sorted(set(capacities) - self._symbols)
+        if unknown:
+            known = ", ".join(sorted(self._symbols)) or "none"
+            raise InputError(f"program {self.name!r}: dims names {unknown[0]!r}, which no input has; symbols: {known}")
+        self._capacities = dict(capacities)
+        self._image = self._load_or_build()
+        image = self._image
+        owners = {buffer: self._variables[image.extra["variables"][buffer]] for buffer in image.plan.variables}
+        self._executable = Executable(
+            image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads
+        )
+
+    @cached_property
+    def _variables(self) -> dict[str, Variable]:
+        """Variables by the names that they have in the declared graph."""
+        first = len(self.declared.inputs)
+        leaves = self.declared.graph.inputs[first : first + len(self.declared.variables)]
+        return {leaf.name: variable for leaf, variable in zip(leaves, self.declared.variables, strict=True)}
+
+    @cached_property
+    def _updated(self) -> tuple[str, ...]:
+        names = {variable: name for name, variable in self._variables.items()}
+        return tuple(names[variable] for variable in self.declared.updated)
+
+    def _load_or_build(self) -> ProgramImage:
+        key = self._key()
+        if self._cache is not None:
+            image = self._cache.load(key)
+            if image is not None:
+                self.from_cache = True
+                return image
+        image = self._image_of(self._build())
+        if self._cache is not None:
+            self._cache.store(key, image)
+        return image
+
+    def _key(self) -> str:
+        from graphc.codegen.host import host_key
+
+        parts = {
+            "graph": print_graph(self.declared.graph, origins=False),
+            "variables": list(self._variables),
+            "updated": self._updated,
+            "capacities": sorted(self._capacities.items()),
+            "host": host_key(),
+            "compiler": compiler_fingerprint(),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _signature(self) -> Signature:
+        from graphc.codegen.memory import Signature
+
+        return Signature(frozenset(self._variables), self._updated, "rng" if self.declared.uses_rng else None)
+
+    def _build(self) -> Build:
+        from graphc.codegen.build import build
+
+        return build(self.declared.graph, self._signature(), dict(self._capacities))
+
+    def _image_of(self, built: Build) -> ProgramImage:
+        kernels = {
+            name: {
+                "form": kernel.form_text,
+                "schedule": str(kernel.schedule),
+                "source": kernel.source,
+                "symbol": kernel.symbol,
+                "origins": list(kernel.form.origins),
+            }
+            for name, kernel in built.kernels.items()
+        }
+        extra = {"kernels": kernels, "variables": dict(built.variables), "remarks": list(built.remarks)}
+        objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
+        return ProgramImage(built.plan, objects, dict(built.constants), {}, extra)
+
+    # -- looking inside --------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as declared."""
+        return self.declared.graph
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every pass: name, graph text before and after, rewrites. Recomputed if the program came from the cache."""
+        from graphc.codegen.build import optimise
+
+        return optimise(self.declared.graph)[1]
+
+    @property
+    def kernels(self) -> dict[str, KernelView]:
+        """The kernels by name, in the order in which they run."""
+        records = self._compiled().extra["kernels"]
+        return {name: KernelView(name, record) for name, record in records.items()}
+
+    @property
+    def plan(self) -> Plan:
+        """The table of calls and the memory plan."""
+        return self._compiled().plan
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why what was not fused was not."""
+        return tuple(self._compiled().extra["remarks"])
+
+    def _compiled(self) -> ProgramImage:
+        if self._image is None:
+            missing = ", ".join(sorted(self._symbols - set(self._fixed)))
+            raise CompileError(f"program {self.name!r} is not compiled yet: call it once, or give dims for {missing}")
+        return self._image
+
+    def __repr__(self) -> str:
+        state = "not compiled yet" if self._image is None else f"{len(self.plan.entries)} kernels"
+        return f"<Program {self.name}: {state}>"
+
+
+def compile(  # noqa: A001 - the public name, used as gc.compile
+    inputs: Sequence[Input],
+    outputs: Sequence[Symbol],
+    updates: Mapping[Variable, Any] | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    target: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+    name: str = "program",
+    cache: bool = True,
+) -> Program:
+    """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
+
+    All updates see the old values. `dims` gives capacities of dimension symbols; those not given come from the first
+    call. `seed` starts the random state and initialises variables that have no values yet. Raises InputError or
+    CompileError; nothing runs before the first call.
+    """
+    if target not in TARGETS:
+        raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
+    if threads < 1:
+        raise CompileError(f"threads must be at least 1, got {threads}")
+    declared = collect(inputs, outputs, updates or {}, name=name)
+    chosen = default_cache() if cache else None
+    return Program(declared, dims or {}, threads=threads, seed=seed, name=name, cache=chosen)
+
+
+def compiler_fingerprint() -> str:
+    """A digest of the compiler's own files (path, size, time of change): a changed compiler hits no old entry."""
+    root = pathlib.Path(__file__).parent
+    digest = hashlib.sha256()
+    for folder in COMPILER_FOLDERS:
+        for path in sorted((root / folder).rglob("*.py")):
+            stat = path.stat()
+            digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

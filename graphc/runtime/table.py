@@ -1,0 +1,155 @@
+"""A plan and addresses to the table that the driver walks: rows, args and cells, all int64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from graphc.errors import VerifyError
+from graphc.ir.buffers import aligned_zeros
+from graphc.kernel.plan import Call, Entry, Loop, Plan
+from graphc.runtime import driver
+
+ITEMSIZE = 8
+
+Row: TypeAlias = tuple[int, ...]
+_Strides: TypeAlias = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Bytes to copy before or after the kernels."""
+
+    target: int
+    source: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for one thread. `rows` is i64[entries, 8]; `sites` are the rows that call kernels, with their calls.
+
+    `cells` holds the runtime counts in the order of `Plan.extents`, then the loops' indices.
+    """
+
+    rows: np.ndarray
+    args: np.ndarray
+    strides: np.ndarray
+    cells: np.ndarray
+    sites: tuple[tuple[int, Call], ...]
+
+
+@dataclass
+class _Builder:
+    """Rows with places in `args`, `strides` and `cells` already resolved to addresses."""
+
+    functions: Mapping[str, int]
+    buffers: Mapping[str, int]
+    args: np.ndarray
+    strides: np.ndarray
+    cells: np.ndarray
+    rows: list[Row] = field(default_factory=list)
+    sites: list[tuple[int, Call]] = field(default_factory=list)
+    args_used: int = 0
+    strides_used: int = 0
+    cells_used: int = 0
+
+    def entries(self, entries: tuple[Entry, ...], extents: dict[str, int], loops: list[list[tuple[int, int]]],
+                strides: list[_Strides]) -> None:
+        """Append the rows of `entries`; `loops` collects (slot address, bytes) of the loops around, as `strides` say."""
+        for entry in entries:
+            if isinstance(entry, Call):
+                self._call(entry, extents, loops, strides)
+            elif isinstance(entry, Loop):
+                self._loop(entry, extents, loops, strides)
+            else:
+                self.rows.append((driver.BARRIER,))
+
+    def _call(self, call: Call, extents: dict[str, int], loops: list[list[tuple[int, int]]],
+              strides: list[_Strides]) -> None:
+        start = self.args_used
+        for name in call.operands:
+            slot = _address(self.args, self.args_used)
+            self.args[self.args_used] = _lookup(self.buffers, name, "buffer", call)
+            self.args_used += 1
+            for moves, steps in zip(loops, strides, strict=True):
+                if steps.get(name):
+                    moves.append((slot, steps[name]))
+        for name in call.extents:
+            self.args[self.args_used] = _lookup(extents, name, "runtime extent", call)
+            self.args_used += 1
+        self.sites.append((len(self.rows), call))
+        function = _lookup(self.functions, call.kernel, "machine code", call)
+        self.rows.append((driver.CALL, function, _address(self.args, start)))
+
+    def _loop(self, loop: Loop, extents: dict[str, int], loops: list[list[tuple[int, int]]],
+              strides: list[_Strides]) -> None:
+        for name, _ in loop.strides:
+            _lookup(self.buffers, name, "buffer", loop)
+        cell = _address(self.cells, self.cells_used)
+        self.cells_used += 1
+        begin = len(self.rows)
+        self.rows.append(())
+        moves: list[tuple[int, int]] = []
+        self.entries(loop.body, {**extents, loop.name: cell}, [*loops, moves], [*strides, dict(loop.strides)])
+        first = self.strides_used
+        for pair in moves:
+            self.strides[self.strides_used] = pair
+            self.strides_used += 1
+        at = self.strides.ctypes.data + 2 * ITEMSIZE * first
+        self.rows.append((driver.NEXT, cell, loop.count, begin + 1, at, len(moves)))
+        self.rows[begin] = (driver.LOOP, cell, loop.count, len(self.rows))
+
+
+def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *, before: tuple[Copy, ...] = (),
+          after: tuple[Copy, ...] = (), step_cell: int = 0) -> Table:
+    """The table of `plan`, for kernels at `functions` (symbol -> address) and `buffers` (name -> address).
+
+    Copies `before` and `after` the kernels become rows of their own; `step_cell` is the address of a counter that
+    grows by one a step, or 0. Raises VerifyError when the plan names what is not there.
+    """
+    calls, loops = list(plan.calls()), list(_loops(plan.entries))
+    slots = sum(len(call.operands) + len(call.extents) for call in calls)
+    cells = aligned_zeros((len(plan.extents) + len(loops),), "i64")
+    # A slot can move with every loop around it.
+    moves = slots * max(1, len(loops))
+    builder = _Builder(functions, buffers, aligned_zeros((slots,), "i64"), aligned_zeros((moves, 2), "i64"), cells)
+    builder.cells_used = len(plan.extents)
+    extents = {name: _address(cells, place) for place, name in enumerate(plan.extents)}
+    cells[: len(plan.extents)] = list(plan.extents.values())
+    builder.rows += _copies(before, barrier_after=True)
+    builder.entries(plan.entries, extents, [], [])
+    builder.rows += _copies(after, barrier_after=False)
+    if step_cell:
+        builder.rows.append((driver.ADD, step_cell, 1))
+    rows = aligned_zeros((len(builder.rows), driver.ROW), "i64")
+    for place, row in enumerate(builder.rows):
+        rows[place, : len(row)] = row
+    return Table(rows, builder.args, builder.strides, cells, tuple(builder.sites))
+
+
+def _copies(copies: tuple[Copy, ...], *, barrier_after: bool) -> list[Row]:
+    """Thread 0 copies, so the others wait: for the copies to be made, or (at the end) with making them."""
+    rows: list[Row] = [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in copies]
+    barrier: list[Row] = [(driver.BARRIER,)] if copies else []
+    return rows + barrier if barrier_after else barrier + rows
+
+
+def _loops(entries: tuple[Entry, ...]) -> Iterator[Loop]:
+    for entry in entries:
+        if isinstance(entry, Loop):
+            yield entry
+            yield from _loops(entry.body)
+
+
+def _address(array: np.ndarray, place: int) -> int:
+    return int(array.ctypes.data) + ITEMSIZE * place
+
+
+def _lookup(found: Mapping[str, int], name: str, what: str, entry: Call | Loop) -> int:
+    if name not in found:
+        raise VerifyError(f"the plan's entry {entry} needs the {what} {name!r}, which is not there")
+    return found[name]
