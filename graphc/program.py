@@ -168,9 +168,7 @@ class Program:
     @cached_property
     def _variables(self) -> dict[str, Variable]:
         """Variables by the names that they have in the declared graph."""
-        first = len(self.declared.inputs)
-        leaves = self.declared.graph.inputs[first : first + len(self.declared.variables)]
-        return {leaf.name: variable for leaf, variable in zip(leaves, self.declared.variables, strict=True)}
+        return dict(self.declared.named_variables)
 
     @cached_property
     def _updated(self) -> tuple[str, ...]:

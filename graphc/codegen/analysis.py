@@ -15,6 +15,7 @@ from graphc.kernel.expr import (
     Affine,
     Apply,
     AxisIndex,
+    Cast,
     Computed,
     Const,
     Expr,
@@ -104,6 +105,8 @@ def affine_of(expr: Expr) -> Affine | None:
         return Affine((), expr.dim)
     if isinstance(expr, Const) and expr.dtype == i64:
         return Affine((), int(expr.value))
+    if isinstance(expr, Cast) and expr.dtype == i64:
+        return affine_of(expr.arg)
     if not isinstance(expr, Apply) or expr.primitive not in ("add", "sub", "mul", "neg"):
         return None
     parts = [affine_of(a) for a in expr.args]
@@ -269,7 +272,7 @@ def _affine_uses(expr: Expr, axes: tuple[str, str]) -> Iterator[Affine | None]:
                 yield index
             else:
                 yield from _affine_uses(index.expr, axes)
-    for child in expr.args if isinstance(expr, Apply) else (expr.arg,) if hasattr(expr, "arg") else ():
+    for child in expr.args if isinstance(expr, Apply) else (expr.arg,) if isinstance(expr, Cast) else ():
         yield from _affine_uses(child, axes)
 
 
@@ -292,7 +295,7 @@ def _merge(kernel: Kernel, outer: Axis, inner: Axis) -> Kernel:
             return Load(expr.operand, tuple(index("", i) for i in expr.index))
         if isinstance(expr, Apply):
             return Apply(expr.primitive, tuple(change(a) for a in expr.args))
-        return replace(expr, arg=change(expr.arg)) if hasattr(expr, "arg") else expr  # type: ignore[call-arg]
+        return Cast(change(expr.arg), expr.dtype) if isinstance(expr, Cast) else expr
 
     def index(_: str, i: Index) -> Index:
         return affine(i) if isinstance(i, Affine) else replace(i, expr=change(i.expr))

@@ -56,7 +56,7 @@ def optimise(graph: Graph, *, without: Sequence[str] = (), check: bool = False) 
 
     `without` switches passes off by name; `check` verifies the graph after each.
     """
-    return run(graph, default_pipeline(without=tuple(without)), verify=check)
+    return run(graph, default_pipeline({}, without=tuple(without)), verify=check)
 
 
 def build(

@@ -21,6 +21,7 @@ from graphc.kernel.compose import (
     inline_producer,
     keep_stores,
     rename_operands,
+    separate_names,
 )
 from graphc.kernel.expr import Affine, Apply, Cast, Computed, Expr, Extent, Load, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
@@ -39,18 +40,16 @@ class Names:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._kernels: set[str] = set()
         self._values: dict[Value, str] = {}
 
     def unique(self, wanted: str) -> str:
-        """`wanted` as an identifier, with a number appended if it is taken."""
-        base = re.sub(r"\W+", "_", wanted).strip("_") or "value"
-        base = f"v{base}" if base[0].isdigit() else base
-        name, count = base, 1
-        while name in self._used:
-            count += 1
-            name = f"{base}_{count}"
-        self._used.add(name)
-        return name
+        """`wanted` as an identifier, with a number appended if another value has it."""
+        return _unique(wanted, self._used)
+
+    def kernel(self, wanted: str) -> str:
+        """`wanted` as an identifier, with a number appended if another kernel has it."""
+        return _unique(wanted, self._kernels)
 
     def of(self, value: Value) -> str:
         """The name of a value, the same at every call."""
@@ -60,9 +59,16 @@ class Names:
             self._values[value] = self.unique(label)
         return self._values[value]
 
-    def bind(self, value: Value, name: str) -> None:
-        """Give `value` a name that is already in use for another value of the same contents."""
-        self._values[value] = name
+
+def _unique(wanted: str, used: set[str]) -> str:
+    base = re.sub(r"\W+", "_", wanted).strip("_") or "value"
+    base = f"v{base}" if base[0].isdigit() else base
+    name, count = base, 1
+    while name in used:
+        count += 1
+        name = f"{base}_{count}"
+    used.add(name)
+    return name
 
 
 def value_label(value: Value) -> str:
@@ -110,7 +116,7 @@ def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> li
         if not needs_kernel(node):
             continue
         kernel = _lower_fusion(node, names) if node.op.name == "fusion" else _lower_single(node, names)
-        kernel = bind_kernel(replace(kernel, name=_kernel_name(node, names)), {}, capacities)
+        kernel = separate_names(bind_kernel(replace(kernel, name=_kernel_name(node, names)), {}, capacities))
         lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node))))
     return lowered
 
@@ -161,13 +167,13 @@ def _lower_fusion(node: Node, names: Names) -> Kernel:
 
 def _kernel_name(node: Node, names: Names) -> str:
     ops = node.attributes["body"].name if node.op.name == "fusion" else node.op.name
-    return names.unique("_".join(part for part in (node.origin.module, ops) if part))
+    return names.kernel("_".join(part for part in (node.origin.module, ops) if part))
 
 
 def _origins(node: Node) -> tuple[str, ...]:
-    """`op  module  file:line` of every node that the kernel computes, without repeats."""
+    """`op  module  file:line` of every node that the kernel computes, without repeats and without mere fillings."""
     nodes = node.attributes["body"].nodes if node.op.name == "fusion" else (node,)
-    lines = [f"{n.op.name}  {n.origin}".rstrip() for n in nodes]
+    lines = [f"{n.op.name}  {n.origin}".rstrip() for n in nodes if n.inputs and n.op.name != "broadcast_to"]
     return tuple(dict.fromkeys(lines))
 
 

@@ -84,7 +84,7 @@ def compile_source(source: str, name: str, *, filename: str | None = None) -> Ma
 def _lower(function: Callable[..., Any], symbol: str) -> ir.Module:
     """Type and lower a kernel function; the module's only external function is its C entry point."""
     typing_context, target_context = _contexts()
-    flags = compiler.Flags()
+    flags: Any = compiler.Flags()
     flags.error_model = "numpy"
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     lowered = compiler.compile_extra(typing_context, target_context, function, KERNEL_ARGUMENTS, types.none, flags,

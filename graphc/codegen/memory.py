@@ -120,7 +120,7 @@ class Planner:
         value = self.values[name]
         target = self.names.unique(f"{name}_copy")
         source = Operand(name, value.type.dtype, value.type.shape)
-        copy = copy_kernel(self.names.unique(f"copy_{name}"), source, target, self.capacities)
+        copy = copy_kernel(self.names.kernel(f"copy_{name}"), source, target, self.capacities)
         self.values[target] = value
         self.kernels.append(copy)
         return target

@@ -37,6 +37,12 @@ class Declared:
         """How many of the graph's outputs are results, that is no updates."""
         return len(self.graph.outputs) - len(self.updated)
 
+    @property
+    def named_variables(self) -> dict[str, Variable]:
+        """Each variable by the name of its graph input (its own name may change when a module takes it in)."""
+        leaves = self.graph.inputs[len(self.inputs) :]
+        return {leaf.name: variable for leaf, variable in zip(leaves, self.variables, strict=False)}
+
 
 def collect(
     inputs: Sequence[Input],
@@ -133,8 +139,8 @@ def _leaves(
 
 def _named_leaves(inputs: Sequence[Input], variables: Sequence[Variable]) -> dict[Value, Value]:
     """Graph inputs with unique names. Only names that modules gave may be changed to make them so."""
-    fixed = [i for i in inputs] + [v for v in variables if not v.named_by_module]
-    taken: dict[str, Symbol] = {}
+    fixed: list[Input | Variable] = [*inputs, *(v for v in variables if not v.automatic_name)]
+    taken: dict[str, Input | Variable] = {}
     for symbol in fixed:
         if symbol.name in taken:
             raise InputError(f"two tensors are called {symbol.name!r}: {taken[symbol.name]!r}, {symbol!r}; rename one")

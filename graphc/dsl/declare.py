@@ -219,7 +219,8 @@ def index(value: Value, key: Any) -> Value:
         raise ShapeError(explain("index", [value.type], f"{len(keys)} indices for {value.type.rank} axes", here()))
     if Ellipsis not in keys:
         keys.append(Ellipsis)
-    dims, shape = list(value.type.shape), []
+    dims = list(value.type.shape)
+    shape: list[Dim] = []
     for k in keys:
         if k is None:
             shape.append(1)

@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
+import numpy as np
+
+from graphc.dsl.collect import collect
 from graphc.dsl.origin import here
+from graphc.dsl.random import RNG
 from graphc.dsl.symbol import Symbol
+from graphc.dsl.variables import Input, Variable
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value, reached_from, topological
@@ -135,5 +140,29 @@ def _place(item: Node | Value) -> str:
     return module + (f" (declared at {origin.place})" if origin.place else "")
 
 
-def check_gradients(loss: Symbol, wrt: Sequence[Symbol], at: Mapping[Symbol, Any]) -> None:
-    """Placeholder."""
+
+def check_gradients(
+    loss: Symbol, wrt: Sequence[Symbol], at: Mapping[Symbol, Any], *, order: int = 1, rtol: float = 1e-6, seed: int = 0
+) -> float:
+    """Compare `grad(loss, wrt)` with central differences, in float64 on the reference interpreter.
+
+    `at` maps every input that the loss needs to an array; parameters and state have their values, unless `at` gives
+    others. `wrt` may hold inputs and variables. `seed` is that of random ops. Returns the largest relative error;
+    raises GradientError naming the worst element if it exceeds `rtol`. Every element costs two evaluations, so use
+    small arrays. `order=2` checks gradients of gradients.
+    """
+    from graphc.autodiff.check import check_gradients as check
+
+    declared = collect([s for s in at if isinstance(s, Input)], [loss])
+    symbols = [*declared.inputs, *declared.variables]
+    names = {symbol: leaf.name for symbol, leaf in zip(symbols, declared.graph.inputs, strict=False)}
+    unknown = [symbol for symbol in (*wrt, *at) if symbol not in names]
+    if unknown:
+        raise GradientError(
+            f"check_gradients: {unknown[0]!r} is no input, parameter or state that the loss depends on; check by "
+            "inputs and variables only"
+        )
+    arrays = {name: at[s] if s in at else s.value for s, name in names.items() if s in at or isinstance(s, Variable)}
+    if declared.uses_rng:
+        arrays[RNG.name] = np.array([seed, 0], np.int64)
+    return check(declared.graph, arrays, [names[symbol] for symbol in wrt], order, rtol)

@@ -59,7 +59,7 @@ class Variable(Symbol):
     first asked for, from `seed` (0 if None) and `name`.
     """
 
-    __slots__ = ("name", "named_by_module", "seed", "version", "_initialiser", "_initial_key", "_array")
+    __slots__ = ("name", "automatic_name", "seed", "version", "_initialiser", "_initial_key", "_array")
 
     def __init__(self, name: str, type_: TensorType, initialiser: Initialiser, seed: int | None = None) -> None:
         _check_name(name)
@@ -69,7 +69,7 @@ class Variable(Symbol):
                 "must be integers, for it has elements before any program runs"
             )
         self.name = name
-        self.named_by_module = False
+        self.automatic_name = False
         self.seed = seed
         self.version = 0
         self._initialiser = initialiser
@@ -138,7 +138,7 @@ class Variable(Symbol):
     def name_by_path(self, path: str) -> None:
         """Take the path in a module as name, in programs and (before the elements exist) for their initial values."""
         self.name = path
-        self.named_by_module = True
+        self.automatic_name = True
 
     def checked(self, new: Any) -> Array:
         """`new` as an array that fits. Raises StateError naming both shapes, or both dtypes if the cast is not safe."""

@@ -36,13 +36,17 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+def address(array: np.ndarray) -> int:
+    """Where the elements begin. (`array.ctypes.data` is the address of something else when there are none.)"""
+    return int(array.__array_interface__["data"][0])
+
+
 def is_aligned(array: np.ndarray) -> bool:
     """True if `array` is row-major and starts at a multiple of 64 bytes. (Slack cannot be seen.)"""
-    return bool(array.flags.c_contiguous) and array.ctypes.data % ALIGNMENT == 0
+    return bool(array.flags.c_contiguous) and address(array) % ALIGNMENT == 0
 
 
 def _aligned(allocate: Any, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     count = int(np.prod(shape, dtype=np.int64))
     raw = allocate(count * dtype.itemsize + ALIGNMENT + SLACK_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype.numpy).reshape(shape)
+    return np.ndarray(shape, dtype.numpy, buffer=raw, offset=-address(raw) % ALIGNMENT)

@@ -6,7 +6,7 @@ Types are inferred again by the same `Op.infer` that the builder uses, so a pass
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from graphc.errors import GraphcError, VerifyError
 from graphc.ir.dims import Poly
@@ -36,7 +36,7 @@ class _Verifier:
         self.allow_expanded = allow_expanded
         self.defined: set[Value] = set()
 
-    def fail(self, problem: str, culprit: Node | str) -> None:
+    def fail(self, problem: str, culprit: Node | str) -> NoReturn:
         """Raise VerifyError; `culprit` is a node, or "header" or "return" for these lines."""
         raise VerifyError(f"graph {self.graph.name!r}: {problem}\n\n{_marked(self.graph, culprit)}")
 
@@ -97,10 +97,9 @@ class _Verifier:
             inferred = tuple(node.op.infer([v.type for v in node.inputs], node.attributes))
         except GraphcError as error:
             self.fail(f"{node.op.name}: {error}", node)
-        else:
-            if inferred != node.output_types:
-                wanted, given = (", ".join(map(str, types)) for types in (inferred, node.output_types))
-                self.fail(f"{node.op.name} gives {wanted} for its operands, the node says {given}", node)
+        if inferred != node.output_types:
+            wanted, given = (", ".join(map(str, types)) for types in (inferred, node.output_types))
+            self.fail(f"{node.op.name} gives {wanted} for its operands, the node says {given}", node)
 
 
 def _is_int(value: Any) -> bool:

@@ -34,7 +34,8 @@ def _takes_right(comparison: str) -> Expr:
 def _extremum(name: str, comparison: str, identity: str) -> Combiner:
     right = _takes_right(comparison)
     doc = f"{name}: the extreme value and its first index; NaN wins, as in NumPy"
-    return Combiner(name, (identity, "max"), (_apply("where", right, "b0", "a0"), _apply("where", right, "b1", "a1")), doc)
+    combine = (_apply("where", right, "b0", "a0"), _apply("where", right, "b1", "a1"))
+    return Combiner(name, (identity, "max"), combine, doc)
 
 
 def _welford() -> Combiner:

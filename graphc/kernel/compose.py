@@ -7,6 +7,7 @@ the two kernels one after the other would store.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -111,6 +112,37 @@ def rename_axes(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
     return replace(kernel, space=tuple(axis(a) for a in kernel.space), stages=tuple(stage(s) for s in kernel.stages))
 
 
+def separate_names(kernel: Kernel) -> Kernel:
+    """Rename axes, lets and accumulators that have the name of an operand (or of an extent)."""
+    taken = {o.name for o in kernel.operands} | set(kernel.runtime_extents)
+    axes = [a.name for s in kernel.stages for a in (*s.space, *s.reduce)] + [a.name for a in kernel.space]
+    values = [let.name for s in kernel.stages for let in (*s.lets, *s.results)]
+    values += [name for s in kernel.stages for a in s.accumulates for name in a.names]
+    used = taken | set(axes) | set(values)
+    new: dict[str, str] = {}
+    for name in dict.fromkeys((*axes, *values)):
+        if name in taken:
+            new[name] = next(n for k in range(len(used) + 1) if (n := f"{name}_{k}") not in used)
+            used.add(new[name])
+    if not new:
+        return kernel
+    renamed = rename_axes(kernel, {a: new[a] for a in axes if a in new})
+    return replace(renamed, stages=tuple(_rename_values(stage, new) for stage in renamed.stages))
+
+
+def _rename_values(stage: Stage, new: Mapping[str, str]) -> Stage:
+    def change(expr: Expr) -> Expr:
+        return transform(expr, lambda e: Name(new[e.id]) if isinstance(e, Name) and e.id in new else None)
+
+    changed = change_expressions(stage, change)
+    return replace(
+        changed,
+        lets=tuple(Let(new.get(let.name, let.name), let.expr) for let in changed.lets),
+        results=tuple(Let(new.get(let.name, let.name), let.expr) for let in changed.results),
+        accumulates=tuple(replace(a, names=tuple(new.get(n, n) for n in a.names)) for a in changed.accumulates),
+    )
+
+
 def map_expression(kernel: Kernel) -> Expr:
     """The value of a map as one expression of its axes and loads, lets expanded. CompileError if it is no map."""
     if not kernel.is_map:
@@ -212,19 +244,19 @@ def keep_stores(kernel: Kernel, kept: Iterable[str]) -> Kernel:
     """Drop stores of operands not in `kept`, then operands and lets that nothing uses; inline lets used once."""
     names = set(kept)
     stages = tuple(replace(s, stores=tuple(t for t in s.stores if t.operand in names)) for s in kernel.stages)
-    uses: dict[str, int] = {}
-    for stage in stages:
-        for expr in stage.expressions():
-            for e in _occurrences(expr):
-                uses[e] = uses.get(e, 0) + 1
-    stages = tuple(_inline_lets(stage, uses) for stage in stages)
+    stages = tuple(_inline_lets(stage, _later_names(stages[i + 1 :])) for i, stage in enumerate(stages))
     read = {load.operand for s in stages for e in s.expressions() for load in loads(e)}
     written = {t.operand for s in stages for t in s.stores}
     operands = tuple(o for o in kernel.operands if o.name in read | written)
     return replace(kernel, operands=operands, stages=stages)
 
 
+def _later_names(stages: tuple[Stage, ...]) -> set[str]:
+    return {e.id for stage in stages for expr in stage.expressions() for e in walk(expr) if isinstance(e, Name)}
+
+
 def _occurrences(expr: Expr) -> list[str]:
+    """Names in `expr`, once for each place where they stand."""
     found = []
     stack = [expr]
     while stack:
@@ -240,8 +272,10 @@ def _occurrences(expr: Expr) -> list[str]:
     return found
 
 
-def _inline_lets(stage: Stage, uses: Mapping[str, int]) -> Stage:
+def _inline_lets(stage: Stage, later: set[str]) -> Stage:
+    """Drop lets that nothing uses and inline those used once; what `later` stages use stays."""
     known: dict[str, Expr] = {}
+    uses = Counter(name for expr in stage.expressions() for name in _occurrences(expr))
 
     def expand(expr: Expr) -> Expr:
         return transform(expr, lambda e: known.get(e.id) if isinstance(e, Name) else None)
@@ -250,9 +284,11 @@ def _inline_lets(stage: Stage, uses: Mapping[str, int]) -> Stage:
         kept = []
         for let in lets:
             expr = expand(let.expr)
-            if uses.get(let.name, 0) == 0:
+            if uses[let.name] == 0 and let.name not in later:
                 continue
-            if uses[let.name] == 1 or isinstance(expr, Const | Name | AxisIndex | Extent):
+            if let.name in later:
+                kept.append(Let(let.name, expr))
+            elif uses[let.name] == 1 or isinstance(expr, Const | Name | AxisIndex | Extent):
                 known[let.name] = expr
             else:
                 kept.append(Let(let.name, expr))

@@ -223,7 +223,7 @@ def replace_axes(expr: Expr, axes: Mapping[str, Index]) -> Expr:
 
 
 def replace_index(index: Index, axes: Mapping[str, Index]) -> Index:
-    """An index with axes replaced. An affine index of a computed axis becomes computed when it is not that axis alone."""
+    """An index with axes replaced. An affine index of a computed axis becomes computed if it is not that axis alone."""
     if isinstance(index, Computed):
         return Computed(replace_axes(index.expr, axes), index.lower, index.upper)
     computed = {a: axes[a] for a, _ in index.terms if isinstance(axes.get(a), Computed)}
@@ -242,7 +242,7 @@ def _computed_affine(index: Affine, axes: Mapping[str, Index]) -> Computed:
     for axis, coefficient in index.terms:
         part = axes.get(axis)
         if not isinstance(part, Computed):
-            raise VerifyError(f"index {index} mixes the computed axis with {axis!r}; bounds of {axis!r} are not known here")
+            raise VerifyError(f"index {index} mixes a computed axis with {axis!r}, whose bounds are not known here")
         low, high = part.lower * coefficient, (part.upper - 1) * coefficient
         lower, upper = lower + (low if coefficient > 0 else high), upper + (high if coefficient > 0 else low)
         total = Apply("add", (total, Apply("mul", (Const(coefficient, i64), as_expr(part)))))

@@ -195,7 +195,7 @@ class Kernel:
 
     @property
     def is_map(self) -> bool:
-        """True if the kernel is one plain map: one stage, no reduction, one unguarded "=" store at the identity index."""
+        """True if the kernel is one plain map: one stage, no reduction, one unguarded "=" store at the point itself."""
         if len(self.stages) != 1 or len(self.stages[0].stores) != 1:
             return False
         (stage,), (store,) = self.stages, self.stages[0].stores

@@ -38,9 +38,9 @@ _BINARY = {row.infix: row for row in PRIMITIVES.values() if row.infix and row.ar
 _NOT, _NEG = PRIMITIVES["not"], PRIMITIVES["neg"]
 
 # Words that cannot name operands, axes or values, for they mean something else in the text.
-RESERVED = frozenset(
-    "kernel stage space reduce sequential let then in if through partials init inout out where and or not extent".split()
-) | frozenset(_SPECIAL) | frozenset(_DTYPES)
+_WORDS = """kernel where space stage reduce sequential let then in inout out init if through partials
+    and or not extent"""
+RESERVED = frozenset(_WORDS.split()) | frozenset(_SPECIAL) | frozenset(_DTYPES)
 
 
 def parse_kernel(text: str) -> Kernel:
@@ -77,7 +77,9 @@ class _Parser:
         cursor = self.cursor
         cursor.expect("kernel")
         name = cursor.name("the kernel's name")
-        operands = [*self.operands("in"), *(cursor.expect("->") and self.operands("out"))]
+        operands = self.operands("in")
+        cursor.expect("->")
+        operands += self.operands("out")
         capacities = self.capacities() if cursor.accept("where") else {}
         cursor.expect("{")
         space = self.axis_list() if cursor.accept("space") else ()
@@ -252,7 +254,8 @@ class _Parser:
             elif token.kind == "number" and token.text.isdigit():
                 factor = factor * int(token.text)
             else:
-                raise self.cursor.error(f"expected an axis, a dimension or an integer, found {token.text!r}", token.offset)
+                found = repr(token.text) if token.text else "the end of the text"
+                raise self.cursor.error(f"expected an axis, a dimension or an integer, found {found}", token.offset)
             if not self.cursor.accept("*"):
                 break
         if axis is None:

@@ -90,7 +90,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Plan:
-    """A program. `extents` maps runtime dimension symbols to capacities; `inputs`, `results`, `variables` name buffers."""
+    """A program. `extents` maps runtime extents to capacities; `inputs`, `results` and `variables` name buffers."""
 
     name: str
     buffers: tuple[Buffer, ...]

@@ -32,7 +32,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Primitive:
-    """One primitive. `rule` is a key of RULES; `infix` its operator in text, which binds tighter the higher `precedence`."""
+    """One primitive. `rule` is a key of RULES, `infix` its operator in text; a higher `precedence` binds tighter."""
 
     name: str
     arity: int
@@ -89,7 +89,7 @@ def _rsqrt(x: Any) -> Any:
 
 
 def _fma(a: Any, b: Any, c: Any) -> Any:
-    """`a*b + c`; f32 products are exact in f64, so f32 is rounded as by one instruction but for rare double rounding."""
+    """`a*b + c`: products of f32 are exact in f64, so f32 is rounded once but for rare double rounding."""
     dtype = np.asarray(a).dtype
     return np.asarray(np.asarray(a, np.float64) * b + c).astype(dtype)
 

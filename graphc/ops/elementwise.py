@@ -11,7 +11,7 @@ from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Attribute, Attributes, Infer, NotDifferentiable, Op, Sample, define
-from graphc.ir.types import DType, TensorType, bool_
+from graphc.ir.types import TensorType, bool_, f32, f64, i32
 from graphc.kernel.expr import Cast
 from graphc.kernel.form import Kernel
 from graphc.ops import forms, scalar
@@ -70,7 +70,7 @@ def scalar_op(
 
 
 def _unary(low: float = -2.0, high: float = 2.0, kinks: Sequence[float] = (), integers: bool = False) -> Samples:
-    """Smooth samples between `low` and `high` (f64, f32, a scalar, size-1 axes), and the kinks, which have no derivative."""
+    """Smooth samples between `low` and `high` (f64, f32, a scalar, size-1 axes), and kinks, without slopes."""
 
     def samples() -> Sequence[Sample]:
         smooth = np.linspace(low, high, 12).reshape(3, 4) + 0.01
@@ -143,23 +143,25 @@ MINIMUM = define(
     )
 )
 
-EXP = define(scalar_op("exp", "The exponential e^x", scalar.exp, _float1, _unary()))
-LOG = define(scalar_op("log", "The natural logarithm; -inf at 0, NaN below", scalar.log, _float1, _unary(0.2, 3)))
-LOG1P = define(scalar_op("log1p", "log(1 + x), accurate near 0", scalar.log1p, _float1, _unary(-0.7, 2)))
-EXPM1 = define(scalar_op("expm1", "exp(x) - 1, accurate near 0", scalar.expm1, _float1, _unary()))
-SQRT = define(scalar_op("sqrt", "The square root; NaN below 0", scalar.sqrt, _float1, _unary(0.2, 4)))
-TANH = define(scalar_op("tanh", "The hyperbolic tangent", scalar.tanh, _float1, _unary()))
-SIGMOID = define(scalar_op("sigmoid", "The logistic function 1 / (1 + exp(-x))", scalar.sigmoid, _float1, _unary(-4, 4)))
-SOFTPLUS = define(scalar_op("softplus", "log(1 + exp(x)), without overflow", scalar.softplus, _float1, _unary(-4, 4)))
-RELU = define(
-    scalar_op("relu", "max(x, 0); its derivative at 0 is 0", scalar.relu, _number1, _unary(kinks=(-0.0, 0.0, np.nan), integers=True))
-)
-ABS = define(
-    scalar_op("abs", "The absolute value; its derivative at 0 is 0", scalar.abs, _number1, _unary(kinks=(0.0,), integers=True))
-)
-SIGN = define(
-    scalar_op("sign", "-1, 0 or 1; its derivative is 0 everywhere", scalar.sign, _number1, _unary(kinks=(0.0,), integers=True))
-)
+
+def _float_function(name: str, doc: str, function: scalar.Primitive, low: float = -2.0, high: float = 2.0) -> Op:
+    """The op of a smooth primitive of floats, sampled between `low` and `high`."""
+    return scalar_op(name, doc, function, _float1, _unary(low, high))
+
+
+EXP = define(_float_function("exp", "The exponential e^x", scalar.exp))
+LOG = define(_float_function("log", "The natural logarithm; -inf at 0, NaN below", scalar.log, 0.2, 3.0))
+LOG1P = define(_float_function("log1p", "log(1 + x), accurate near 0", scalar.log1p, -0.7, 2.0))
+EXPM1 = define(_float_function("expm1", "exp(x) - 1, accurate near 0", scalar.expm1))
+SQRT = define(_float_function("sqrt", "The square root; NaN below 0", scalar.sqrt, 0.2, 4.0))
+TANH = define(_float_function("tanh", "The hyperbolic tangent", scalar.tanh))
+SIGMOID = define(_float_function("sigmoid", "The logistic function 1 / (1 + exp(-x))", scalar.sigmoid, -4.0, 4.0))
+SOFTPLUS = define(_float_function("softplus", "log(1 + exp(x)), without overflow", scalar.softplus, -4.0, 4.0))
+
+_kinked = _unary(kinks=(-0.0, 0.0, np.inf, np.nan), integers=True)
+RELU = define(scalar_op("relu", "max(x, 0); its derivative at 0 is 0", scalar.relu, _number1, _kinked))
+ABS = define(scalar_op("abs", "The absolute value; its derivative at 0 is 0", scalar.abs, _number1, _kinked))
+SIGN = define(scalar_op("sign", "-1, 0 or 1; its derivative is 0 everywhere", scalar.sign, _number1, _kinked))
 
 _TRUTH = NotDifferentiable("its result is a truth value")
 
@@ -176,16 +178,22 @@ GE = define(_comparison("ge", "a >= b, a truth value", scalar.ge))
 EQ = define(_comparison("eq", "a == b, a truth value; NaN equals nothing", scalar.eq))
 NE = define(_comparison("ne", "a != b, a truth value; true for NaN", scalar.ne))
 
-_bool1, _bool2 = elementwise_rule(1, (bool_,)), elementwise_rule(2, (bool_,))
-AND = define(scalar_op("logical_and", "a and b, of truth values", scalar.logical_and, _bool2, _booleans(2), 2, True, _TRUTH))
-OR = define(scalar_op("logical_or", "a or b, of truth values", scalar.logical_or, _bool2, _booleans(2), 2, True, _TRUTH))
-NOT = define(scalar_op("logical_not", "not a, of truth values", scalar.logical_not, _bool1, _booleans(1), 1, False, _TRUTH))
+
+def _logical(name: str, doc: str, function: scalar.Primitive) -> Op:
+    arity = function.arity
+    rule = elementwise_rule(arity, (bool_,))
+    return scalar_op(name, doc, function, rule, _booleans(arity), arity, commutative=arity == 2, gradient=_TRUTH)
+
+
+AND = define(_logical("logical_and", "a and b, of truth values", scalar.logical_and))
+OR = define(_logical("logical_or", "a or b, of truth values", scalar.logical_or))
+NOT = define(_logical("logical_not", "not a, of truth values", scalar.logical_not))
 
 
 def _infer_where(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
     expect_operands(types, 3)
     if types[0].dtype != bool_:
-        raise DTypeError(f"the condition has dtype {types[0].dtype}; it must be bool, such as the result of a comparison")
+        raise DTypeError(f"the condition has dtype {types[0].dtype}; it must be bool, such as a comparison's result")
     expect_equal_shapes(types)
     return (expect_equal(types[1:]),)
 
@@ -231,11 +239,15 @@ def _cast_gradient(node: Node, cotangents: Sequence[Value | None], b: Builder) -
 
 
 def _cast_samples() -> Sequence[Sample]:
-    a = np.array([[-2.7, -0.5, 0.0], [0.5, 1.0, 200.9]])
-    dtypes: list[tuple[Any, DType]] = [(np.abs(a), t) for t in EVERYTHING] + [(np.arange(3, dtype=np.int32), t) for t in EVERYTHING]
-    dtypes += [(np.array([True, False]), t) for t in EVERYTHING] + [(np.array([0, 7, 255], np.uint8), t) for t in EVERYTHING]
-    found = [Sample((array,), {"dtype": dtype}) for array, dtype in dtypes]
-    return [*found, Sample((a,), {"dtype": EVERYTHING[1]}, differentiable=(0,)), Sample((np.array(-2.7),), {"dtype": NUMBERS[2]})]
+    fractions = np.array([[-2.7, -0.5, 0.0], [0.5, 1.0, 200.9]])
+    numbers, labels = np.arange(3, dtype=np.int32), np.array([0, 7, 255], np.uint8)
+    sources = (np.abs(fractions), numbers, labels, np.array([True, False]))
+    return [
+        *(Sample((array,), {"dtype": dtype}) for array in sources for dtype in EVERYTHING),
+        Sample((fractions,), {"dtype": f64}, differentiable=(0,)),
+        Sample((fractions,), {"dtype": f32}, differentiable=(0,)),
+        Sample((np.array(-2.7),), {"dtype": i32}),
+    ]
 
 
 CAST = define(

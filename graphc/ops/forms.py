@@ -15,6 +15,11 @@ from graphc.kernel.expr import Affine, Apply, AxisIndex, Const, Expr, Extent, In
 from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Operand, Stage, Store
 
 
+def kernel_name(node: Node) -> str:
+    """The name of a node's kernel: its op's, unless that is a word of the kernel text."""
+    return "select" if node.op.name == "where" else node.op.name
+
+
 def operands(node: Node) -> tuple[Operand, ...]:
     """The kernel operands of a node: inputs, then outputs."""
     read = [Operand(f"in{k}", v.type.dtype, v.type.shape) for k, v in enumerate(node.inputs)]
@@ -40,7 +45,7 @@ def load(node: Node, position: int, index: Sequence[Index] | None = None) -> Loa
 def map_kernel(node: Node, value: Expr, lets: tuple[Let, ...] = ()) -> Kernel:
     """The map `out0[i0, i1, ...] = value`."""
     store = Store("out0", identity(node.type.rank), value)
-    return Kernel(node.op.name, operands(node), axes(node.type.shape), (Stage(lets=lets, stores=(store,)),))
+    return Kernel(kernel_name(node), operands(node), axes(node.type.shape), (Stage(lets=lets, stores=(store,)),))
 
 
 def reduce_kernel(node: Node, reduced: Sequence[int], accumulate: Accumulate, results: tuple[Let, ...] = ()) -> Kernel:
@@ -53,7 +58,7 @@ def reduce_kernel(node: Node, reduced: Sequence[int], accumulate: Accumulate, re
         results=results,
         stores=(Store("out0", identity(node.type.rank), Name(value)),),
     )
-    return Kernel(node.op.name, operands(node), axes(node.type.shape), (stage,))
+    return Kernel(kernel_name(node), operands(node), axes(node.type.shape), (stage,))
 
 
 def reduce_load(node: Node, reduced: Sequence[int], keepdims: bool) -> Load:
@@ -69,7 +74,7 @@ def reduce_load(node: Node, reduced: Sequence[int], keepdims: bool) -> Load:
 
 
 def row_major(shape: Sequence[Dim]) -> Expr:
-    """The row-major number of the output element `[i0, i1, ...]`, an i64; sizes that are symbols are runtime extents."""
+    """The row-major number of the output element `[i0, i1, ...]`, an i64; sizes with symbols are runtime extents."""
     total: Expr = Const(0, i64)
     for k, dim in enumerate(shape):
         index = AxisIndex(f"i{k}")

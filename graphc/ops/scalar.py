@@ -11,7 +11,6 @@ SymPy is imported by the functions that need it, not by this module.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +25,7 @@ from graphc.ir.op import OPS
 from graphc.ir.types import DType
 from graphc.kernel.expr import Apply, Const, Expr, Name
 from graphc.kernel.form import Let
+from graphc.kernel.primitives import PRIMITIVES
 
 SymPy = Any  # a SymPy expression; SymPy has no type stubs
 Scalar = Callable[..., SymPy]
@@ -59,11 +59,16 @@ def _sympy_class(primitive: Primitive) -> Any:
     def fdiff(self: Any, argindex: int = 1) -> SymPy:
         return sympy.sympify(primitive.rule(self, *self.args)[argindex - 1])
 
+    def differentiate(self: Any, symbol: SymPy) -> SymPy:
+        slopes = [(k, arg.diff(symbol)) for k, arg in enumerate(self.args, start=1)]
+        return sympy.Add(*(times(self.fdiff(k), slope) for k, slope in slopes if slope != 0))
+
     def _latex(self: Any, printer: Any, exp: str | None = None) -> str:
         text = primitive.latex.format(*(printer._print(arg) for arg in self.args))
         return text if exp is None else rf"\left({text}\right)^{{{exp}}}"
 
     members = {"primitive": primitive, "nargs": primitive.arity, "fdiff": fdiff, "_latex": _latex}
+    members["_eval_derivative"] = differentiate  # the chain rule, without inf * 0 in a branch that is not taken
     return type(primitive.name, (sympy.Function,), members)
 
 
@@ -80,7 +85,7 @@ def _two_over_root_pi() -> SymPy:
 
 
 def _call(name: str) -> str:
-    return rf"\operatorname{{{name}}}\left({{0}}\right)"
+    return rf"\operatorname{{{{{name}}}}}\left({{0}}\right)"
 
 
 def _comparison(name: str, sign: str) -> Primitive:
@@ -98,16 +103,16 @@ erf = Primitive("erf", lambda y, x: (_two_over_root_pi() * exp(-(x**2)),), _call
 sqrt = Primitive("sqrt", lambda y, x: (_half() / y,), r"\sqrt{{{0}}}")
 rsqrt = Primitive("rsqrt", lambda y, x: (-_half() * y / x,), r"\frac{{1}}{{\sqrt{{{0}}}}}")
 sin = Primitive("sin", lambda y, x: (cos(x),), r"\sin\left({0}\right)")
-cos = Primitive("cos", lambda y, x: (-sin(x),), r"\cos\left({0}\right)")
+cos: Primitive = Primitive("cos", lambda y, x: (-sin(x),), r"\cos\left({0}\right)")
 # As in PyTorch: abs'(0) = 0; the sign and the roundings are flat.
 abs = Primitive("abs", lambda y, x: (sign(x),), r"\left|{0}\right|")
-sign = Primitive("sign", lambda y, x: (0,), _call("sign"))
+sign: Primitive = Primitive("sign", lambda y, x: (0,), _call("sign"))
 floor = Primitive("floor", lambda y, x: (0,), r"\left\lfloor {0} \right\rfloor")
 ceil = Primitive("ceil", lambda y, x: (0,), r"\left\lceil {0} \right\rceil")
 round = Primitive("round", lambda y, x: (0,), _call("round"))
 # A quotient as one function, so that its derivative by the divisor reuses it: no b**2 that overflows.
 div = Primitive("div", lambda y, a, b: (1 / b, -y / b), r"\frac{{{0}}}{{{1}}}", 2)
-pow = Primitive("pow", lambda y, a, b: (b * pow(a, b - 1), y * log(a)), r"{{{0}}}^{{{1}}}", 2)
+pow: Primitive = Primitive("pow", lambda y, a, b: (b * pow(a, b - 1), y * log(a)), r"{{{0}}}^{{{1}}}", 2)
 
 lt, le = _comparison("lt", "<"), _comparison("le", r"\le")
 gt, ge = _comparison("gt", ">"), _comparison("ge", r"\ge")
@@ -115,15 +120,24 @@ eq, ne = _comparison("eq", "="), _comparison("ne", r"\ne")
 logical_and = Primitive("and", lambda y, a, b: (0, 0), r"{0} \wedge {1}", 2)
 logical_or = Primitive("or", lambda y, a, b: (0, 0), r"{0} \vee {1}", 2)
 logical_not = Primitive("not", lambda y, a: (0,), r"\neg {0}")
-where = Primitive(
-    "where", lambda y, c, a, b: (0, where(c, 1, 0), where(c, 0, 1)), r"\left({1} \text{{ if }} {0} \text{{ else }} {2}\right)", 3
+where: Primitive = Primitive(
+    "where",
+    lambda y, c, a, b: (0, where(c, 1, 0), where(c, 0, 1)),
+    r"\left({1} \text{{ if }} {0} \text{{ else }} {2}\right)",
+    3,
 )
 # Ties share the gradient evenly, a NaN lets it through to both, as in PyTorch's maximum and minimum.
 maximum = Primitive(
-    "max", lambda y, a, b: tuple(_unless(lt(p, q), eq(a, b)) for p, q in ((a, b), (b, a))), r"\max\left({0}, {1}\right)", 2
+    "max",
+    lambda y, a, b: (_unless(lt(a, b), eq(a, b)), _unless(lt(b, a), eq(a, b))),
+    r"\max\left({0}, {1}\right)",
+    2,
 )
 minimum = Primitive(
-    "min", lambda y, a, b: tuple(_unless(gt(p, q), eq(a, b)) for p, q in ((a, b), (b, a))), r"\min\left({0}, {1}\right)", 2
+    "min",
+    lambda y, a, b: (_unless(gt(a, b), eq(a, b)), _unless(gt(b, a), eq(a, b))),
+    r"\min\left({0}, {1}\right)",
+    2,
 )
 # relu'(0) = 0 and NaN stays NaN, as in PyTorch; the derivative reads the output, so the operand need not be kept.
 relu = Primitive(
@@ -232,24 +246,6 @@ def _print_power(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
     return target.apply("pow", [visit(base), visit(exponent)])
 
 
-def _numpy_sigmoid(x: Any) -> Any:
-    tail = np.exp(-np.abs(x))  # never overflows
-    return np.where(x < 0, tail, 1) / (1 + tail)
-
-
-NUMPY: Mapping[str, Callable[..., Any]] = {
-    **{name: getattr(np, name) for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sin", "cos", "sign", "floor")},
-    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "pow": np.power},
-    **{"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal},
-    **{"and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "where": np.where},
-    **{"max": np.maximum, "min": np.minimum, "abs": np.abs, "ceil": np.ceil, "round": np.rint},
-    "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sigmoid": _numpy_sigmoid,
-    "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
-    "erf": lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x),
-}
-
-
 @dataclass(frozen=True)
 class NumpyTarget(Target[Any]):
     """Evaluates with NumPy; constants take `dtype`."""
@@ -260,7 +256,7 @@ class NumpyTarget(Target[Any]):
         return np.dtype(self.dtype).type(value)
 
     def apply(self, primitive: str, args: Sequence[Any]) -> Any:
-        return NUMPY[primitive](*args)
+        return PRIMITIVES[primitive].numpy(*args)
 
 
 @dataclass(frozen=True)
@@ -337,7 +333,9 @@ def numpy_value(expr: SymPy, symbols: Sequence[SymPy], arrays: Sequence[Any], dt
         return np.asarray(fold(expr, NumpyTarget(constant_dtype), dict(zip(symbols, arrays, strict=True))))
 
 
-def kernel_value(exprs: Sequence[SymPy], known: Mapping[SymPy, Expr], dtype: DType) -> tuple[tuple[Let, ...], list[Expr]]:
+def kernel_value(
+    exprs: Sequence[SymPy], known: Mapping[SymPy, Expr], dtype: DType
+) -> tuple[tuple[Let, ...], list[Expr]]:
     """Kernel expressions, and lets for what they share (`cse`); `known` maps symbols to loads or names."""
     import sympy
 
@@ -355,7 +353,8 @@ def gradient_nodes(node: Node, scalar: Scalar, cotangent: Value, builder: Builde
 
     arity = len(node.inputs)
     f, g = sympy.Symbol("f"), sympy.Symbol("g")
-    known: dict[SymPy, Value] = dict(zip(operand_symbols(arity), node.inputs, strict=True)) | {f: node.output, g: cotangent}
+    known: dict[SymPy, Value] = dict(zip(operand_symbols(arity), node.inputs, strict=True))
+    known |= {f: node.output, g: cotangent}
     whole = expression(scalar, arity)
     result: list[Value | None] = []
     for position, value in enumerate(node.inputs):
@@ -371,9 +370,9 @@ def gradient_nodes(node: Node, scalar: Scalar, cotangent: Value, builder: Builde
     return result
 
 
-def times(slope: SymPy, cotangent: SymPy) -> SymPy:
-    """slope * cotangent, taken into the branches of `where`: a branch not taken gives 0 even if the cotangent is inf."""
+def times(slope: SymPy, factor: SymPy) -> SymPy:
+    """slope * factor, taken into the branches of `where`: so the branch not taken is 0 even if the factor is inf."""
     if slope != 0 and getattr(type(slope), "primitive", None) == where:
         condition, yes, no = slope.args
-        return where(condition, times(yes, cotangent), times(no, cotangent))
-    return slope * cotangent
+        return where(condition, times(yes, factor), times(no, factor))
+    return slope * factor

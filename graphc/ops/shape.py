@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 import numpy as np
 
 from graphc.errors import ShapeError
@@ -13,10 +12,10 @@ from graphc.ir.dims import Dim, divide, format_shape, product
 from graphc.ir.graph import Literal, Node, Value
 from graphc.ir.op import Attribute, Attributes, NotDifferentiable, Op, Sample, define
 from graphc.ir.types import TensorType, as_dtype, i64
-from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Extent, Index, as_expr
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Const, Expr, Extent, Index, as_expr
 from graphc.kernel.form import Kernel
 from graphc.ops import forms
-from graphc.ops.rules import expect_operands, normalise_axes, normalise_axis
+from graphc.ops.rules import expect_operands, normalise_axis
 
 _NO_OPERANDS = NotDifferentiable("it has no operands")
 
@@ -79,7 +78,7 @@ def _infer_reshape(types: Sequence[TensorType], attributes: Attributes) -> tuple
     shape: tuple[Dim, ...] = attributes["shape"]
     if product(shape) != types[0].size:
         counts = f"{types[0].size} elements do not fill {format_shape(shape)}, which has {product(shape)}"
-        raise ShapeError(f"{counts}; give a shape with as many elements (sizes with symbols must agree for every value)")
+        raise ShapeError(f"{counts}; give a shape with as many elements, for every value of symbols")
     return (TensorType(types[0].dtype, shape),)
 
 
@@ -88,8 +87,10 @@ def _reshape_gradient(node: Node, cotangents: Sequence[Value | None], b: Builder
 
 
 def _groups(source: Sequence[Dim], target: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:
-    """The finest pairs of runs of axes (source, target) that hold equally many elements; size-1 axes join a neighbour."""
+    """The finest pairs of runs of axes (source, target) with equally many elements; a size-1 axis may stand alone."""
     found: list[tuple[list[int], list[int]]] = []
+    if product(source) == 0:
+        return [(list(range(len(source))), list(range(len(target))))]
     s = t = 0
     while s < len(source) or t < len(target):
         left: tuple[list[int], list[int]] = ([], [])
@@ -113,18 +114,22 @@ def _comes_first(source: Dim, target: Dim) -> bool:
     return divide(target, source) is not None
 
 
-def _linear(axes: Sequence[int], shape: Sequence[Dim]) -> tuple[Index, Dim]:
-    """The row-major number within axes `i<k>` of a shape and their element count: affine where sizes are integers."""
-    if all(isinstance(shape[k], int) for k in axes[1:]):
-        affine, scale = Affine(), 1
-        for k in reversed(axes):
-            affine = affine + (Affine.axis(f"i{k}").scale(scale) if shape[k] != 1 else Affine())
-            scale *= shape[k] if k != axes[0] else 1  # type: ignore[operator]
-        return affine, product(shape[k] for k in axes)
+def _linear(axes: Sequence[int], shape: Sequence[Dim]) -> Index:
+    """The row-major number within axes `i<k>` of a shape: affine where all sizes but the first are integers."""
+    affine, scale = Affine(), 1
+    for k in reversed(axes):
+        affine = affine + (Affine.axis(f"i{k}").scale(scale) if shape[k] != 1 else Affine())
+        size = shape[k]
+        if isinstance(size, int):
+            scale *= size
+        elif k != axes[0]:
+            break
+    else:
+        return affine
     total: Expr = Const(0, i64)
     for k in axes:
-        total = Apply("add", (Apply("mul", (total, Extent(shape[k]))), as_expr(Affine.axis(f"i{k}"))))
-    return Computed(total, 0, product(shape[k] for k in axes)), product(shape[k] for k in axes)
+        total = Apply("add", (Apply("mul", (total, Extent(shape[k]))), AxisIndex(f"i{k}")))
+    return Computed(total, 0, product(shape[k] for k in axes))
 
 
 def _unravel(number: Index, axes: Sequence[int], shape: Sequence[Dim]) -> dict[int, Index]:
@@ -147,8 +152,7 @@ def _lower_reshape(node: Node) -> Kernel:
     source, target = node.inputs[0].type.shape, node.type.shape
     index: dict[int, Index] = {}
     for read, written in _groups(source, target):
-        number, _ = _linear(written, target) if written else (Affine(), 1)
-        index |= _unravel(number, read, source)
+        index |= _unravel(_linear(written, target), read, source)
     return forms.map_kernel(node, forms.load(node, 0, [index[k] for k in range(len(source))]))
 
 

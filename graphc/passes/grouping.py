@@ -87,6 +87,8 @@ class Grouping:
             self.views.add(node)
         elif not kernel.is_map:
             self._start(node, kernel)
+        elif self._is_better_repeated(node, kernel):
+            self.floating.add(node)
         elif not self._join(node, kernel):
             if self._can_float(node, kernel):
                 self.floating.add(node)
@@ -94,6 +96,34 @@ class Grouping:
                 self.views.add(node)
             else:
                 self._start(node, kernel)
+
+    def _is_better_repeated(self, node: Node, kernel: Kernel) -> bool:
+        """True for a cheap map of stored values whose readers all run in later kernels, such as a ReLU's mask.
+
+        Computing it there costs less than writing it here and reading it back.
+        """
+        if not self._can_float(node, kernel) or self._cost[node] > CHEAP_COST:
+            return False
+        readers = self.graph.readers.get(node.output, ())
+        later = all(self._depth[reader] > self._depth[node] for reader in readers)
+        return later and all(self._is_stored_anyway(leaf) for v in node.inputs for leaf in self.leaves(v))
+
+    def _is_stored_anyway(self, value: Value) -> bool:
+        readers = self.graph.readers.get(value, ())
+        return value in self._results or value.producer is None or any(not self._is_map(r) for r in readers)
+
+    def _is_map(self, node: Node) -> bool:
+        kernel = self._kernels.get(node)
+        return kernel is not None and kernel.is_map
+
+    @cached_property
+    def _depth(self) -> dict[Node, int]:
+        """How many reductions and contractions lie on the longest path to a node: nodes of one kernel have one depth."""
+        depth: dict[Node, int] = {}
+        for node in self.graph.nodes:
+            above = max((depth[v.producer] for v in node.inputs if v.producer), default=0)
+            depth[node] = above + (not self._is_map(node))
+        return depth
 
     def _start(self, node: Node, kernel: Kernel) -> None:
         stages = {value: stage_of_value(kernel, f"out{value.index}") for value in node.outputs}

@@ -7,14 +7,14 @@ the origin (module path and user's line) of what they replace.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from graphc.errors import VerifyError
 from graphc.ir.graph import NOWHERE, Graph, Node, Origin, Value
-from graphc.ir.text import print_graph, value_names
+from graphc.ir.text import print_graph, print_lines, value_names
 from graphc.ir.verify import verify as verify_graph
 
 
@@ -31,6 +31,11 @@ class Rewrite:
     def __str__(self) -> str:
         place = f"   # {self.origin}" if str(self.origin) else ""
         return f"{self.rule}: {self.before}  ->  {self.after}{place}"
+
+
+def label(value: Value) -> str:
+    """A value's name for one-line records: `%x` for an input, `%exp` for the output of a node."""
+    return f"%{value.name}" if value.producer is None else f"%{value.producer.op.name}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of a run: its name, the graphs before and after it, rewrites and remarks. Texts are made when asked for."""
+    """One pass of a run: its name, the graphs before and after it, rewrites and remarks. Texts are made on demand."""
 
     name: str
     before: Graph
@@ -89,11 +94,12 @@ class Stage:
         them all, so that only lines that changed show.
         """
         old_names = value_names(self.before)
-        new_text = print_graph(self.after, _kept_names(self.before, self.after, old_names))
-        lines = difflib.unified_diff(
-            print_graph(self.before, old_names).split("\n"), new_text.split("\n"), "before", "after", lineterm="", n=2
+        new_names = _kept_names(self.before, self.after, old_names)
+        before, after = (
+            [line for text, _ in print_lines(graph, names, align=False) for line in text.split("\n")]
+            for graph, names in ((self.before, old_names), (self.after, new_names))
         )
-        return "\n".join(lines)
+        return "\n".join(difflib.unified_diff(before, after, "before", "after", lineterm="", n=2))
 
 
 def run(graph: Graph, passes: Sequence[Pass], verify: bool = False) -> tuple[Graph, tuple[Stage, ...]]:
@@ -117,20 +123,23 @@ def run(graph: Graph, passes: Sequence[Pass], verify: bool = False) -> tuple[Gra
 
 
 def _kept_names(before: Graph, after: Graph, names: dict[Value, str]) -> dict[Value, str]:
-    """Names for `after`: those of `before` for nodes of equal op, attributes and operands, or else origin and type."""
-    exact: dict[tuple[object, ...], list[Node]] = {}
-    similar: dict[tuple[object, ...], list[Node]] = {}
+    """Names for the values of `after`: those of the nodes of `before` that they correspond to, or new numbers.
+
+    A node corresponds to itself, or to one of equal op, attributes and operands, or else of equal op and origin.
+    """
+    candidates: dict[tuple[object, ...], list[Node]] = {}
     for node in before.nodes:
-        exact.setdefault(_exact_key(node, names), []).append(node)
-        similar.setdefault(_similar_key(node), []).append(node)
+        for key in _keys(node, names):
+            candidates.setdefault(key, []).append(node)
     kept = {value: value.name for value in after.inputs}
-    taken: set[Node] = set()
+    taken = set(before.nodes) & set(after.nodes)
+    unchanged = frozenset(taken)
     fresh = sum(len(node.outputs) for node in before.nodes)
-    identical = {node for node in before.nodes} & set(after.nodes)
     for node in after.nodes:
-        candidates = [node] if node in identical else [*exact.get(_exact_key(node, kept), ())]
-        candidates += [n for n in similar.get(_similar_key(node), ()) if n not in identical]
-        match = next((n for n in candidates if n not in taken), None)
+        match = node if node in unchanged else None
+        if match is None:
+            possible = (n for key in _keys(node, kept) for n in candidates.get(key, ()) if n not in taken)
+            match = next(possible, None)
         if match is not None:
             taken.add(match)
         for index, value in enumerate(node.outputs):
@@ -139,9 +148,9 @@ def _kept_names(before: Graph, after: Graph, names: dict[Value, str]) -> dict[Va
     return kept
 
 
-def _exact_key(node: Node, names: dict[Value, str]) -> tuple[object, ...]:
-    return (node.op.name, tuple(names[v] for v in node.inputs), tuple(node.attributes.items()))
-
-
-def _similar_key(node: Node) -> tuple[object, ...]:
-    return (node.op.name, node.output_types, node.origin)
+def _keys(node: Node, names: dict[Value, str]) -> Iterator[tuple[object, ...]]:
+    """What nodes that correspond have in common, the strictest first."""
+    outputs = len(node.outputs)
+    yield (node.op.name, outputs, tuple(names[v] for v in node.inputs), tuple(node.attributes.items()))
+    yield (node.op.name, outputs, node.output_types, node.origin)
+    yield (node.op.name, outputs, node.origin)

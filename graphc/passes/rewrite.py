@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value, with_inputs
 from graphc.ir.op import OPS
 from graphc.ir.text import format_attributes
-from graphc.passes.manager import PassResult, Rewrite
+from graphc.passes.manager import PassResult, Rewrite, label
 
 SWEEP_LIMIT = 64  # sweeps over a graph; a rule set that still fires then runs in a circle
 NODE_LIMIT = 16  # rules applied in a row to one node within a sweep
@@ -96,7 +96,7 @@ class _PatternReader:
     def __init__(self, text: str, tokens: list[str]) -> None:
         self.text, self.tokens = text, tokens
 
-    def fail(self, expected: str) -> None:
+    def fail(self, expected: str) -> NoReturn:
         raise DefinitionError(f"pattern {self.text!r}: expected {expected} before {' '.join(self.tokens) or 'the end'}")
 
     def take(self, token: str) -> bool:
@@ -376,7 +376,9 @@ class _Sweep:
                 if after is None:
                     continue
                 if after.type != node.type:
-                    raise VerifyError(f"rule {rule.name!r} put {after.type} in the place of {node.op.name}: {node.type}")
+                    raise VerifyError(
+                        f"rule {rule.name!r} put {after.type} in the place of {node.op.name}: {node.type}"
+                    )
                 self.record(rule, match, after)
                 return after
         return None
@@ -415,9 +417,7 @@ def _expression(value: Value, names: Mapping[Value, str], inside: Callable[[Valu
     if constant is not None:
         return f"{constant:g}" if constant.dtype.kind == "f" else str(constant)
     node = value.producer
-    if node is None:
-        return f"%{value.name}"
-    if not inside(value):
-        return f"%{node.op.name}"
+    if node is None or not inside(value):
+        return label(value)
     parts = [*(_expression(v, names, inside) for v in node.inputs), *format_attributes(node)]
     return f"{node.op.name}({', '.join(parts)})"

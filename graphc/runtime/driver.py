@@ -71,7 +71,7 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """The driver, assembled and loaded at its first use in a process (about 8 ms, which a cached file would not save)."""
+    """The driver, assembled and loaded at its first use in a process, which takes about 8 ms."""
     text = Path(__file__).with_name("driver.ll").read_text(encoding="utf-8")
     scans = [_SCAN.format(name=name, type=type_, widen=widen) for name, (type_, widen) in _WIDEN.items()]
     code = load({"graphc_run": assemble(text + "".join(scans))})

@@ -36,12 +36,11 @@ def load(objects: Mapping[str, bytes]) -> LoadedCode:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     for symbol, data in objects.items():
         # Seen here, because LLVM ends the process when it meets another format.
-        if not data.startswith(_OBJECT_MAGIC.get(sys.platform, b"")):
+        usable = data.startswith(_OBJECT_MAGIC.get(sys.platform, b""))
+        parsed = llvm.ObjectFileRef.from_data(data) if usable else None
+        if not parsed:  # a null pointer counts as false
             raise CompileError(f"the machine code of {symbol} is no object file of this platform; compile it again")
-        try:
-            engine.add_object_file(llvm.ObjectFileRef.from_data(data))
-        except (RuntimeError, ValueError) as error:
-            raise CompileError(f"the machine code of {symbol} cannot be loaded ({error}); compile it again") from error
+        engine.add_object_file(parsed)
     engine.finalize_object()
     addresses = {symbol: engine.get_function_address(symbol) for symbol in objects}
     for symbol, address in addresses.items():

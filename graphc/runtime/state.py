@@ -15,12 +15,15 @@ from graphc.kernel.plan import Buffer
 class Variable(Protocol):
     """What a program needs of a variable.
 
-    `array` is in memory as `graphc.ir.buffers.aligned_empty` gives it; it may be replaced between calls. `version`
-    grows whenever a program may have changed the values, so that packed copies know when they are stale.
+    `array` is in memory as `graphc.ir.buffers.aligned_empty` gives it, the same memory for life. `version` grows
+    whenever a program may have changed the values, so that packed copies know when they are stale.
     """
 
-    array: np.ndarray
     version: int
+
+    @property
+    def array(self) -> np.ndarray:
+        """The live elements."""
 
 
 def check_variable(program: str, buffer: Buffer, array: np.ndarray) -> None:

@@ -9,19 +9,18 @@ from typing import TypeAlias
 import numpy as np
 
 from graphc.errors import VerifyError
-from graphc.ir.buffers import aligned_zeros
+from graphc.ir.buffers import address, aligned_zeros
 from graphc.kernel.plan import Call, Entry, Loop, Plan
 from graphc.runtime import driver
 
 ITEMSIZE = 8
 
 Row: TypeAlias = tuple[int, ...]
-_Strides: TypeAlias = dict[str, int]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Bytes to copy before or after the kernels."""
+    """Bytes to copy after the kernels."""
 
     target: int
     source: int
@@ -42,6 +41,15 @@ class Table:
     sites: tuple[tuple[int, Call], ...]
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """What holds inside the loops around an entry: the address of each runtime count, and for each loop the bytes by
+    which buffers move in a turn, with the (args slot address, bytes) found so far."""
+
+    extents: Mapping[str, int]
+    loops: tuple[tuple[Mapping[str, int], list[tuple[int, int]]], ...] = ()
+
+
 @dataclass
 class _Builder:
     """Rows with places in `args`, `strides` and `cells` already resolved to addresses."""
@@ -57,59 +65,57 @@ class _Builder:
     strides_used: int = 0
     cells_used: int = 0
 
-    def entries(self, entries: tuple[Entry, ...], extents: dict[str, int], loops: list[list[tuple[int, int]]],
-                strides: list[_Strides]) -> None:
-        """Append the rows of `entries`; `loops` collects (slot address, bytes) of the loops around, as `strides` say."""
+    def entries(self, entries: tuple[Entry, ...], scope: _Scope) -> None:
+        """Append the rows of `entries`."""
         for entry in entries:
             if isinstance(entry, Call):
-                self._call(entry, extents, loops, strides)
+                self._call(entry, scope)
             elif isinstance(entry, Loop):
-                self._loop(entry, extents, loops, strides)
+                self._loop(entry, scope)
             else:
                 self.rows.append((driver.BARRIER,))
 
-    def _call(self, call: Call, extents: dict[str, int], loops: list[list[tuple[int, int]]],
-              strides: list[_Strides]) -> None:
+    def _call(self, call: Call, scope: _Scope) -> None:
         start = self.args_used
         for name in call.operands:
-            slot = _address(self.args, self.args_used)
+            slot = _at(self.args, self.args_used)
             self.args[self.args_used] = _lookup(self.buffers, name, "buffer", call)
             self.args_used += 1
-            for moves, steps in zip(loops, strides, strict=True):
-                if steps.get(name):
-                    moves.append((slot, steps[name]))
+            for strides, moves in scope.loops:
+                if strides.get(name):
+                    moves.append((slot, strides[name]))
         for name in call.extents:
-            self.args[self.args_used] = _lookup(extents, name, "runtime extent", call)
+            self.args[self.args_used] = _lookup(scope.extents, name, "runtime extent", call)
             self.args_used += 1
         self.sites.append((len(self.rows), call))
         function = _lookup(self.functions, call.kernel, "machine code", call)
-        self.rows.append((driver.CALL, function, _address(self.args, start)))
+        self.rows.append((driver.CALL, function, _at(self.args, start)))
 
-    def _loop(self, loop: Loop, extents: dict[str, int], loops: list[list[tuple[int, int]]],
-              strides: list[_Strides]) -> None:
+    def _loop(self, loop: Loop, scope: _Scope) -> None:
         for name, _ in loop.strides:
             _lookup(self.buffers, name, "buffer", loop)
-        cell = _address(self.cells, self.cells_used)
+        cell = _at(self.cells, self.cells_used)
         self.cells_used += 1
         begin = len(self.rows)
         self.rows.append(())
         moves: list[tuple[int, int]] = []
-        self.entries(loop.body, {**extents, loop.name: cell}, [*loops, moves], [*strides, dict(loop.strides)])
+        inner = _Scope({**scope.extents, loop.name: cell}, (*scope.loops, (dict(loop.strides), moves)))
+        self.entries(loop.body, inner)
         first = self.strides_used
         for pair in moves:
             self.strides[self.strides_used] = pair
             self.strides_used += 1
-        at = self.strides.ctypes.data + 2 * ITEMSIZE * first
+        at = address(self.strides) + 2 * ITEMSIZE * first
         self.rows.append((driver.NEXT, cell, loop.count, begin + 1, at, len(moves)))
         self.rows[begin] = (driver.LOOP, cell, loop.count, len(self.rows))
 
 
-def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *, before: tuple[Copy, ...] = (),
+def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *,
           after: tuple[Copy, ...] = (), step_cell: int = 0) -> Table:
     """The table of `plan`, for kernels at `functions` (symbol -> address) and `buffers` (name -> address).
 
-    Copies `before` and `after` the kernels become rows of their own; `step_cell` is the address of a counter that
-    grows by one a step, or 0. Raises VerifyError when the plan names what is not there.
+    Copies `after` the kernels become rows of their own; `step_cell` is the address of a counter that grows by one a
+    step, or 0. Raises VerifyError when the plan names what is not there.
     """
     calls, loops = list(plan.calls()), list(_loops(plan.entries))
     slots = sum(len(call.operands) + len(call.extents) for call in calls)
@@ -118,24 +124,18 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     moves = slots * max(1, len(loops))
     builder = _Builder(functions, buffers, aligned_zeros((slots,), "i64"), aligned_zeros((moves, 2), "i64"), cells)
     builder.cells_used = len(plan.extents)
-    extents = {name: _address(cells, place) for place, name in enumerate(plan.extents)}
+    extents = {name: _at(cells, place) for place, name in enumerate(plan.extents)}
     cells[: len(plan.extents)] = list(plan.extents.values())
-    builder.rows += _copies(before, barrier_after=True)
-    builder.entries(plan.entries, extents, [], [])
-    builder.rows += _copies(after, barrier_after=False)
+    builder.entries(plan.entries, _Scope(extents))
+    if after:  # thread 0 copies, once all have finished
+        builder.rows.append((driver.BARRIER,))
+        builder.rows += [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in after]
     if step_cell:
         builder.rows.append((driver.ADD, step_cell, 1))
     rows = aligned_zeros((len(builder.rows), driver.ROW), "i64")
     for place, row in enumerate(builder.rows):
         rows[place, : len(row)] = row
     return Table(rows, builder.args, builder.strides, cells, tuple(builder.sites))
-
-
-def _copies(copies: tuple[Copy, ...], *, barrier_after: bool) -> list[Row]:
-    """Thread 0 copies, so the others wait: for the copies to be made, or (at the end) with making them."""
-    rows: list[Row] = [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in copies]
-    barrier: list[Row] = [(driver.BARRIER,)] if copies else []
-    return rows + barrier if barrier_after else barrier + rows
 
 
 def _loops(entries: tuple[Entry, ...]) -> Iterator[Loop]:
@@ -145,8 +145,8 @@ def _loops(entries: tuple[Entry, ...]) -> Iterator[Loop]:
             yield from _loops(entry.body)
 
 
-def _address(array: np.ndarray, place: int) -> int:
-    return int(array.ctypes.data) + ITEMSIZE * place
+def _at(array: np.ndarray, place: int) -> int:
+    return address(array) + ITEMSIZE * place
 
 
 def _lookup(found: Mapping[str, int], name: str, what: str, entry: Call | Loop) -> int:

@@ -18,7 +18,6 @@ from graphc.errors import CompileError
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_, f32, i32, i64, u8
 from graphc.kernel.expr import (
-    COMPARISONS,
     Affine,
     Apply,
     AxisIndex,
@@ -31,6 +30,7 @@ from graphc.kernel.expr import (
     Name,
     children,
 )
+from graphc.kernel.primitives import COMPARISONS
 
 LONGEST = 72  # characters of an expression before a part of it gets a name
 INFIX = {
@@ -70,6 +70,10 @@ class Tile:
         """Rows and vectors as arguments."""
         return f"{self.rows}, {self.vectors}"
 
+    def registers(self, lanes: int) -> str:
+        """Rows and vectors of the tile's LLVM value: a packed matrix is one row of as many vectors as it needs."""
+        return f"1, {-(-self.rows * self.vectors // lanes)}" if self.packed else self.shape
+
 
 @dataclass(frozen=True)
 class Value:
@@ -101,6 +105,7 @@ class Context:
     names: Names
     dtypes: Mapping[str, DType]
     capacities: Mapping[str, int]
+    lanes: int
     uses: Counter[Expr] = field(default_factory=Counter)
     hoisted: dict[Expr, Value] = field(default_factory=dict)
     tables: dict[tuple[int, ...], str] = field(default_factory=dict)  # module-level constants
@@ -133,9 +138,13 @@ class Context:
 
     def affine(self, index: Affine) -> str:
         """An affine index as source."""
-        text = ""
+        groups: dict[int, list[str]] = {}
         for axis, factor in sorted(index.terms, key=lambda t: -abs(t[1])):
-            term = self.axis(axis) if abs(factor) == 1 else f"{self.axis(axis)} * {abs(factor)}"
+            groups.setdefault(factor, []).append(self.axis(axis))
+        text = ""
+        for factor, axes in groups.items():
+            whole = axes[0] if len(axes) == 1 else f"({' + '.join(axes)})" if factor != 1 else " + ".join(axes)
+            term = whole if abs(factor) == 1 else f"{whole} * {abs(factor)}"
             text += (f" {'-' if factor < 0 else '+'} " if text else "-" if factor < 0 else "") + term
         if index.const == 0 and text:
             return text
@@ -271,7 +280,7 @@ class Scope:
         args = [self.value(a) for a in expr.args]
         rows, lanes = any(a.rows for a in args), any(a.lanes for a in args)
         dtype = _result_dtype(expr, args)
-        text, atom = _operation(expr.primitive, args, self.tile)
+        text, atom = _operation(expr.primitive, args)
         if dtype in (i32, u8) and expr.primitive not in ("where", "max", "min"):
             text, atom = _wrap(text, dtype, rows or lanes)
         return Value(text, dtype, rows, lanes, atom)
@@ -287,7 +296,6 @@ class Scope:
 
     def _composed(self, primitive: str, args: list[Value]) -> Value:
         x = args[0]
-        stem = "tile" if x.is_tile else "scalar"
 
         def typed(number: float) -> str:
             return repr(number) if x.is_tile else constant(Const(number, x.dtype)).text
@@ -297,18 +305,17 @@ class Scope:
         if primitive in ("isinf", "isfinite"):
             infinity = "inf" if x.is_tile else f"{x.dtype}(inf)"
             operator = "==" if primitive == "isinf" else "<"
-            return Value(f"{stem}_abs({x.text}) {operator} {infinity}", bool_, x.rows, x.lanes, atom=False)
+            return Value(f"tile_abs({x.text}) {operator} {infinity}", bool_, x.rows, x.lanes, atom=False)
         if primitive == "rsqrt":
-            return Value(f"{typed(1.0)} / {stem}_sqrt({x.text})", x.dtype, x.rows, x.lanes, atom=False)
+            return Value(f"{typed(1.0)} / tile_sqrt({x.text})", x.dtype, x.rows, x.lanes, atom=False)
         if primitive == "sign":
             one, minus = (typed(1), typed(-1)) if not x.dtype.is_float else (typed(1.0), typed(-1.0))
             zero = typed(0.0 if x.dtype.is_float else 0)
-            inner = f"{stem}_select({x.text} < {zero}, {minus}, {x.text})"
-            return Value(f"{stem}_select({x.text} > {zero}, {one}, {inner})", x.dtype, x.rows, x.lanes)
+            inner = f"tile_select({x.text} < {zero}, {minus}, {x.text})"
+            return Value(f"tile_select({x.text} > {zero}, {one}, {inner})", x.dtype, x.rows, x.lanes)
         y = args[1]
         rows, lanes = x.rows or y.rows, x.lanes or y.lanes
-        stem = "tile" if rows or lanes else "scalar"
-        return Value(f"{x.text} - {stem}_floor({x.text} / {y.text}) * {y.text}", x.dtype, rows, lanes, atom=False)
+        return Value(f"{x.text} - tile_floor({x.text} / {y.text}) * {y.text}", x.dtype, rows, lanes, atom=False)
 
     # ---- shapes
 
@@ -316,7 +323,7 @@ class Scope:
         """The text of a tile of full shape with `value` in it: what a store needs."""
         tile = self.tile
         if not value.is_tile:
-            return f"tile_broadcast({_register(value)}, {tile.shape})"
+            return f"tile_broadcast({register(value)}, {tile.registers(self.context.lanes)})"
         if tile.packed or (value.lanes and (value.rows or tile.rows == 1)):
             return value.text
         full = f"tile_broadcast(True, {tile.shape})"
@@ -404,12 +411,11 @@ def _wrap(text: str, dtype: DType, is_tile: bool) -> tuple[str, bool]:
     return (text, False) if is_tile else (f"i32({text})", True)
 
 
-def _operation(primitive: str, args: list[Value], tile: Tile) -> tuple[str, bool]:
+def _operation(primitive: str, args: list[Value]) -> tuple[str, bool]:
     """Source of a primitive of scalars and tiles, and whether it needs no parentheses."""
     is_tile = any(a.is_tile for a in args)
     plain = [a.literal if is_tile and a.literal else a.text for a in args]
     inner = [a.literal if is_tile and a.literal else a.inner for a in args]
-    stem = "tile_" if is_tile else "scalar_"
     masks = args[0].dtype == bool_
     if primitive == "neg":
         return f"-{inner[0]}", False
@@ -423,29 +429,27 @@ def _operation(primitive: str, args: list[Value], tile: Tile) -> tuple[str, bool
     if primitive in INFIX:
         return f"{inner[0]} {INFIX[primitive]} {inner[1]}", False
     if primitive == "where":
-        return _select(args, plain, tile), True
+        return _select(args, plain), True
     if primitive == "uniform":
         seed, step, stream, loop, element = plain
-        return f"{stem}philox_uniform_f32({seed}, {stream}, {step}, {loop}, {element})", True
+        return f"tile_philox_uniform_f32({seed}, {stream}, {step}, {loop}, {element})", True
     if primitive in ("max", "min") and is_tile and not args[0].is_tile:
         plain.reverse()
     if primitive not in FUNCTIONS:
         raise CompileError(f"primitive {primitive!r} has no CPU code; known: {', '.join(sorted({*INFIX, *FUNCTIONS}))}")
-    return f"{stem}{FUNCTIONS[primitive]}({', '.join(plain)})", True
+    return f"tile_{FUNCTIONS[primitive]}({', '.join(plain)})", True
 
 
-def _register(value: Value) -> str:
+def register(value: Value) -> str:
     """A scalar as a tile holds it: uint8 in int32."""
     return f"i32({value.text})" if value.dtype == u8 else value.text
 
 
-def _select(args: list[Value], plain: list[str], tile: Tile) -> str:
+def _select(args: list[Value], plain: list[str]) -> str:
     condition, left, right = args
-    if not condition.is_tile and (left.is_tile or right.is_tile):
-        return f"tile_select(tile_broadcast({condition.text}, 1, 1), {plain[1]}, {plain[2]})"
     if condition.is_tile and not left.is_tile and not right.is_tile:
-        return f"tile_select({condition.text}, {_register(left)}, {_register(right)})"
-    return f"{'tile' if condition.is_tile else 'scalar'}_select({', '.join(plain)})"
+        return f"tile_select({condition.text}, {register(left)}, {register(right)})"
+    return f"tile_select({', '.join(plain)})"
 
 
-__all__ = ["Context", "Scope", "Tile", "Value", "constant", "identity_value"]
+__all__ = ["Context", "Scope", "Tile", "Value", "constant", "identity_value", "register"]

@@ -45,7 +45,8 @@ def segments(axis: Axis, size: int, lanes: int, freedom: Freedom, context: Conte
     extent, text = axis.extent, ""
     if extent is None:
         lower, upper = context.names.fresh(f"{axis.name}_first"), context.names.fresh(f"{axis.name}_last")
-        context.source.line(f"{lower}, {upper} = {bounds_text(axis, context)}")
+        for variable, text in zip((lower, upper), bounds(axis, context), strict=True):
+            context.source.line(f"{variable} = {text}")
         return _dynamic(lower, upper, context.axis(axis.name), size, lanes)
     if isinstance(extent, int):
         return _static(extent, size, lanes, freedom)
@@ -92,14 +93,17 @@ def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[S
     return [rest] if size == lanes == 1 else [Segment(lower, full, size, size), rest]
 
 
-def bounds_text(axis: Axis, context: Context) -> str:
-    """`lower, upper` of an axis as source."""
+def bounds(axis: Axis, context: Context) -> tuple[str, str]:
+    """Lower and upper bound of an axis as source."""
     lower, upper = [_bound(b, context) for b in axis.lower], [_bound(b, context) for b in axis.upper]
-    return f"{_extreme('max', lower)}, {_extreme('min', upper)}"
+    return _extreme("tile_maximum", lower), _extreme("tile_minimum", upper)
 
 
 def _extreme(function: str, texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{function}({', '.join(texts)})"
+    first, *others = texts
+    for text in others:
+        first = f"{function}({first}, {text})"
+    return first
 
 
 def _bound(bound: Bound, context: Context) -> str:
@@ -115,8 +119,8 @@ def plain_loop(axis: Axis, shared: bool, context: Context) -> Iterator[None]:
     if shared and axis.extent is not None:
         header = f"for {name} in range({share(context.dim(axis.extent), 1)}):"
     else:
-        text = bounds_text(axis, context)
-        header = f"for {name} in range({text[3:] if text.startswith('0, ') else text}):"
+        lower, upper = bounds(axis, context)
+        header = f"for {name} in range({upper if lower == '0' else f'{lower}, {upper}'}):"
     with context.source.block(header):
         yield
 
@@ -141,14 +145,23 @@ def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> 
         variable = name if segment.limit is None else context.names.fresh(f"{name}_tile")
         span = f"{segment.start}, {segment.stop}"
         if shared and not leftover:
-            span = share(_tiles(segment), segment.step)
+            span = share(_named_tiles(segment, name, context), segment.step)
         step = f", {segment.step}" if segment.step > 1 else ""
         if not step and span.startswith("0, "):
             span = span[3:]
         with source.block(f"for {variable} in range({span}{step}):"):
             if segment.limit is not None:
-                source.line(f"{name} = min({variable}, {segment.limit})")
+                source.line(f"{name} = tile_minimum({variable}, {segment.limit})")
             yield
+
+
+def _named_tiles(segment: Segment, axis: str, context: Context) -> str:
+    tiles = _tiles(segment)
+    if tiles.isdigit() or tiles.isidentifier():
+        return tiles
+    name = context.names.fresh(f"{axis}_tiles")
+    context.source.line(f"{name} = {tiles}")
+    return name
 
 
 def _tiles(segment: Segment) -> str:
@@ -160,4 +173,4 @@ def _tiles(segment: Segment) -> str:
     return f"({segment.stop} + {segment.step - 1}) // {segment.step}"
 
 
-__all__ = ["Freedom", "Segment", "bounds_text", "is_runtime", "plain_loop", "segments", "share", "tiled_loop"]
+__all__ = ["Freedom", "Segment", "bounds", "is_runtime", "plain_loop", "segments", "share", "tiled_loop"]

@@ -3,25 +3,87 @@
 from __future__ import annotations
 
 from graphc.codegen.tile.arithmetic import (
-    tile_abs, tile_cast_f32, tile_cast_f64, tile_cast_i32, tile_cast_i64, tile_cast_mask, tile_ceil, tile_floor,
-    tile_fma, tile_maximum, tile_minimum, tile_round, tile_select, tile_sqrt)
+    tile_abs,
+    tile_cast_f32,
+    tile_cast_f64,
+    tile_cast_i32,
+    tile_cast_i64,
+    tile_cast_mask,
+    tile_ceil,
+    tile_floor,
+    tile_fma,
+    tile_maximum,
+    tile_minimum,
+    tile_round,
+    tile_select,
+    tile_sqrt,
+)
 from graphc.codegen.tile.contraction import (
-    tile_fma_dot, tile_fma_outer, tile_lane_sums, tile_load_packed, tile_store_packed)
+    tile_fma_dot,
+    tile_fma_outer,
+    tile_lane_sums,
+    tile_load_packed,
+    tile_store_packed,
+)
 from graphc.codegen.tile.maths import (
-    tile_cos, tile_erf, tile_exp, tile_expm1, tile_log, tile_log1p, tile_pow, tile_sigmoid, tile_sin, tile_softplus,
-    tile_tanh)
+    tile_cos,
+    tile_erf,
+    tile_exp,
+    tile_expm1,
+    tile_log,
+    tile_log1p,
+    tile_pow,
+    tile_sigmoid,
+    tile_sin,
+    tile_softplus,
+    tile_tanh,
+)
 from graphc.codegen.tile.memory import (
-    tile_broadcast, tile_broadcast_column, tile_gather, tile_iota, tile_load, tile_load_masked, tile_load_strided,
-    tile_row, tile_store, tile_store_masked, tile_store_strided, tile_zeros_f32, tile_zeros_f64, tile_zeros_i32,
-    tile_zeros_i64, tile_zeros_mask)
-from graphc.codegen.tile.random import (
-    tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64)
+    tile_broadcast,
+    tile_broadcast_column,
+    tile_gather,
+    tile_iota,
+    tile_load,
+    tile_load_masked,
+    tile_load_strided,
+    tile_row,
+    tile_store,
+    tile_store_masked,
+    tile_store_strided,
+    tile_zeros_f32,
+    tile_zeros_f64,
+    tile_zeros_i32,
+    tile_zeros_i64,
+    tile_zeros_mask,
+)
+from graphc.codegen.tile.random import tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64
 from graphc.codegen.tile.reduce import (
-    tile_all, tile_any, tile_max, tile_max_rows, tile_min, tile_prod, tile_sum, tile_sum_rows)
+    tile_all,
+    tile_any,
+    tile_max,
+    tile_max_rows,
+    tile_min,
+    tile_prod,
+    tile_sum,
+    tile_sum_rows,
+)
 from graphc.codegen.tile.registry import TileFunction
 from graphc.codegen.tile.scalars import (
-    extent, f32, f64, i32, i64, load_scalar, offset_ptr, operand_bool, operand_f32, operand_f64, operand_i32,
-    operand_i64, operand_u8, store_scalar)
+    extent,
+    f32,
+    f64,
+    i32,
+    i64,
+    load_scalar,
+    offset_ptr,
+    operand_bool,
+    operand_f32,
+    operand_f64,
+    operand_i32,
+    operand_i64,
+    operand_u8,
+    store_scalar,
+)
 
 VOCABULARY = (
     extent, f32, f64, i32, i64, load_scalar, offset_ptr, operand_bool, operand_f32, operand_f64, operand_i32,

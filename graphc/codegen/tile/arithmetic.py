@@ -17,8 +17,21 @@ from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import TileFunction, tile_function, tile_operator
 from graphc.codegen.tile.types import (
-    F32, F64, I32, I64, LLVM_ELEMENT, MASK, TileType, call_intrinsic, constant_like, float_intrinsic, pack,
-    splat, type_suffix, unpack)
+    F32,
+    F64,
+    I32,
+    I64,
+    LLVM_ELEMENT,
+    MASK,
+    TileType,
+    call_intrinsic,
+    constant_like,
+    float_intrinsic,
+    pack,
+    splat,
+    type_suffix,
+    unpack,
+)
 
 _Definition = Any  # (signature, codegen), as numba.extending.intrinsic wants it
 _FLOATS, _INTEGERS = (F32, F64), (I32, I64)
@@ -45,18 +58,19 @@ def spread(builder: ir.IRBuilder, value: ir.Value, ty: types.Type, shape: TileTy
             for r in range(shape.rows) for v in range(shape.vectors)]
 
 
-Emitter = Callable[..., ir.Value]  # (builder, vector, ...) -> vector
+Emitter = Callable[..., Any]
 
 
 def elementwise(what: str, emit: Emitter, *arguments: types.Type, result: types.Type | None = None,
-                dtypes: tuple[types.Type, ...] = ()) -> _Definition:
+                dtypes: tuple[types.Type, ...] = (), together: bool = False) -> _Definition:
     """Signature and code of an elementwise function of tiles and scalars of one dtype; of scalars alone, a scalar.
 
     `result` is the dtype of the result where it is not that of the arguments; `dtypes` those that are allowed.
+    `emit(builder, vector, ...)` gives a vector; if `together`, it takes and gives lists of all vectors instead.
     """
     tiles = [a for a in arguments if isinstance(a, TileType)]
     if not tiles:
-        return _scalar(what, emit, *arguments, result=result, dtypes=dtypes)
+        return _scalar(what, emit, *arguments, result=result, dtypes=dtypes, together=together)
     shape = tiles[0]
     for other in tiles[1:]:
         if other.dtype != shape.dtype:
@@ -69,13 +83,15 @@ def elementwise(what: str, emit: Emitter, *arguments: types.Type, result: types.
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
         operands = [spread(builder, value, ty, shape) for value, ty in zip(values, converted, strict=True)]
+        if together:
+            return pack(builder, emit(builder, *operands))
         return pack(builder, [emit(builder, *vectors) for vectors in zip(*operands, strict=True)])
 
     return out(*converted), codegen
 
 
 def _scalar(what: str, emit: Emitter, *arguments: types.Type, result: types.Type | None,
-            dtypes: tuple[types.Type, ...]) -> _Definition:
+            dtypes: tuple[types.Type, ...], together: bool) -> _Definition:
     """`elementwise` where no argument is a tile: all have the dtype of the first, but for integer literals."""
     dtype = types.unliteral(arguments[0])
     if any(types.unliteral(a) != dtype and not isinstance(a, types.IntegerLiteral) for a in arguments):
@@ -84,7 +100,7 @@ def _scalar(what: str, emit: Emitter, *arguments: types.Type, result: types.Type
         raise TypingError(f"{what} is not defined on {dtype}")
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        return emit(builder, *values)
+        return emit(builder, *([v] for v in values))[0] if together else emit(builder, *values)
 
     return (result or dtype)(*[dtype] * len(arguments)), codegen
 
@@ -266,7 +282,7 @@ def _cast(name: str, dtype: types.Type) -> TileFunction:
     def define(typing: Any, a: Any) -> _Definition:
         return elementwise(f"tile_cast_{name}", lambda builder, x: emit_cast(builder, x, dtype), a, result=dtype)
     define.__name__ = f"tile_cast_{name}"
-    define.__doc__ = f"tile_cast_{name}(a): converted to {dtype}; floats truncate (NaN to 0, saturating), masks to 0, 1."
+    define.__doc__ = f"tile_cast_{name}(a): converted to {dtype}; floats truncate and saturate, NaN to 0."
     return tile_function(define)
 
 

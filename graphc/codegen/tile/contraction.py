@@ -13,13 +13,36 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.errors import TypingError
 
+from graphc.codegen.tile.host import host
 from graphc.codegen.tile.memory import gather_vector, scatter_vector
 from graphc.codegen.tile.registry import tile_function
 from graphc.codegen.tile.types import (
-    BYTES, F32, F64, INDEX, LLVM_MEMORY, constant_like, element_pointer, expect_tile, float_intrinsic, literal,
-    loaded_dtype, pack, pointee, row_offset, shuffle, splat, tile_type, unpack)
+    BYTES,
+    F32,
+    F64,
+    INDEX,
+    LLVM_MEMORY,
+    constant_like,
+    element_pointer,
+    expect_tile,
+    float_intrinsic,
+    literal,
+    loaded_dtype,
+    pack,
+    pointee,
+    row_offset,
+    shuffle,
+    splat,
+    tile_type,
+    unpack,
+)
 
 _Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
+
+
+def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    """a * b + c, fused where the host has an instruction for it."""
+    return float_intrinsic(builder, "fma" if host().fused else "fmuladd", a, b, c)
 
 
 @tile_function
@@ -38,7 +61,7 @@ def tile_fma_outer(typing: Any, acc: Any, ptr: Any, off: Any, row_stride: Any, r
             at = element_pointer(builder, values[1], row_offset(builder, values[2], values[3], r), out.dtype)
             factor = splat(builder, builder.load(at, typ=LLVM_MEMORY[out.dtype]), out.lanes)
             for v in range(out.vectors):
-                result.append(float_intrinsic(builder, "fma", factor, vectors[v], sums[r * out.vectors + v]))
+                result.append(multiply_add(builder, factor, vectors[v], sums[r * out.vectors + v]))
         return pack(builder, result)
 
     return acc(acc, ptr, types.int64, types.int64, row), codegen
@@ -58,7 +81,7 @@ def tile_fma_dot(typing: Any, acc: Any, a: Any, b: Any) -> _Definition:
         # The longer side outermost: its vectors are then needed one at a time, which leaves registers to the sums.
         order = sorted(((r, c) for r in range(out.rows) for c in range(out.vectors)),
                        key=lambda rc: rc if out.rows >= out.vectors else rc[::-1])
-        fused = {(r, c): float_intrinsic(builder, "fma", rows[r], columns[c], sums[r * out.vectors + c])
+        fused = {(r, c): multiply_add(builder, rows[r], columns[c], sums[r * out.vectors + c])
                  for r, c in order}
         return pack(builder, [fused[r, c] for r in range(out.rows) for c in range(out.vectors)])
 

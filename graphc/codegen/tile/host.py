@@ -14,13 +14,15 @@ class Host:
 
     `lanes` is the number of float32 lanes of one hardware vector and the number of lanes of *every* tile vector,
     whatever its dtype, so that tiles of different dtypes have the same shape; a float64 or int64 tile vector
-    therefore takes two hardware registers. `registers` is the number of hardware vector registers.
+    therefore takes two hardware registers. `registers` is the number of hardware vector registers, and `fused` tells
+    whether there is a fused multiply-add instruction (without one it is a library call a lane: right, but slow).
     """
 
     cpu: str
     features: str
     lanes: int
     registers: int
+    fused: bool = True
 
     @property
     def accumulators(self) -> int:
@@ -41,4 +43,5 @@ def host() -> Host:
         lanes, registers = 4, 32
     else:
         lanes, registers = 4, 16
-    return Host(llvm.get_host_cpu_name(), features.flatten(), lanes, registers)
+    fused = bool(features.get("fma")) or registers == 32
+    return Host(llvm.get_host_cpu_name(), features.flatten(), lanes, registers, fused)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -36,7 +36,9 @@ _LOG_ERFC = (0.00018246059, -1.129552, -0.6332724, -0.10836156, 0.025171813, -0.
 _ROUND_MAGIC = 12582912.0  # 1.5 * 2**23: adding it rounds to an integer, which lies in the low bits of the sum
 _SQRT_HALF_BITS = 0x3F3504F3
 
-Formula = Callable[[Expression], Expression]
+_GROUP = 4  # vectors computed together
+
+Formula = Callable[..., Expression]
 
 
 # ---- float32 -------------------------------------------------------------------------------------------------------
@@ -69,9 +71,9 @@ def _scale(y: Expression, shifted: Expression) -> Expression:
     """y * 2**n, rounded once, for |n| up to 252: denormal and infinite results included."""
     if host().lanes == 16 and y.type == ir.VectorType(_FLOAT, 16):
         ones, current_rounding = ir.IntType(16)(-1), INT32(4)
-        return Expression(y.builder, call_intrinsic(  # one instruction for what follows below
-            y.builder, "llvm.x86.avx512.mask.scalef.ps.512", y.type,
-            [y.value, (shifted - _ROUND_MAGIC).value, y.value, ones, current_rounding]))
+        return y.map(lambda value, n: call_intrinsic(  # one instruction for what follows below
+            y.builder, "llvm.x86.avx512.mask.scalef.ps.512", y.type, [value, n, value, ones, current_rounding]),
+            shifted - _ROUND_MAGIC)
     n = shifted.bits() - 0x4B400000  # the bits of the magic number
     half = n >> 1
     first, second = ((((e + 127) << 23).as_float(_FLOAT)) for e in (half, n - half))
@@ -170,16 +172,19 @@ def _erf(x: Expression) -> Expression:
 
 def _library(name: str, *arguments: Expression) -> Expression:
     """The C library's function, lane by lane (`f` appended to its name in float32)."""
-    builder, ty = arguments[0].builder, arguments[0].type
-    element = arguments[0].element
+    builder, ty, element = arguments[0].builder, arguments[0].type, arguments[0].element
     symbol = name + ("f" if isinstance(element, ir.FloatType) else "")
-    if not isinstance(ty, ir.VectorType):
-        return Expression(builder, call_intrinsic(builder, symbol, element, [a.value for a in arguments]))
-    result = ir.Constant(ty, ir.Undefined)
-    for lane in range(ty.count):
-        values = [builder.extract_element(a.value, INT32(lane)) for a in arguments]
-        result = builder.insert_element(result, call_intrinsic(builder, symbol, element, values), INT32(lane))
-    return Expression(builder, result)
+
+    def apply(*values: ir.Value) -> ir.Value:
+        if not isinstance(ty, ir.VectorType):
+            return call_intrinsic(builder, symbol, element, values)
+        result = ir.Constant(ty, ir.Undefined)
+        for lane in range(ty.count):
+            lanes = [builder.extract_element(value, INT32(lane)) for value in values]
+            result = builder.insert_element(result, call_intrinsic(builder, symbol, element, lanes), INT32(lane))
+        return result
+
+    return arguments[0].map(apply, *arguments[1:])
 
 
 def _sigmoid64(x: Expression) -> Expression:
@@ -193,20 +198,22 @@ def _softplus64(x: Expression) -> Expression:
 
 def _define(name: str, single: Formula | None, double: Formula | None, doc: str, arity: int = 1) -> TileFunction:
     """The tile function `tile_<name>`; a formula that is None is the C library's function of that name."""
-    def emit(builder: ir.IRBuilder, *values: ir.Value) -> ir.Value:
-        formula = single if isinstance(getattr(values[0].type, "element", values[0].type), ir.FloatType) else double
-        formula = formula or functools.partial(_library, name)
-
-        def body(inner: ir.IRBuilder, *arguments: ir.Value) -> ir.Value:
-            return formula(*(Expression(inner, a) for a in arguments)).value
-
-        return shared_function(builder, f"graphc_{name}", body, *values)
+    def emit(builder: ir.IRBuilder, *arguments: Sequence[ir.Value]) -> list[ir.Value]:
+        element = getattr(arguments[0][0].type, "element", arguments[0][0].type)
+        formula = (single if isinstance(element, ir.FloatType) else double) or functools.partial(_library, name)
+        group = _GROUP if formula is single else 1
+        results = []
+        for first in range(0, len(arguments[0]), group):
+            results += shared_function(builder, f"graphc_{name}",
+                                       lambda inner, *values: formula(*(Expression(inner, v) for v in values)).values,
+                                       *(tuple(a[first:first + group]) for a in arguments))
+        return results
 
     def unary(typing: Any, a: Any) -> Any:
-        return elementwise(f"tile_{name}", emit, a, dtypes=(F32, F64))
+        return elementwise(f"tile_{name}", emit, a, dtypes=(F32, F64), together=True)
 
     def binary(typing: Any, a: Any, b: Any) -> Any:
-        return elementwise(f"tile_{name}", emit, a, b, dtypes=(F32, F64))
+        return elementwise(f"tile_{name}", emit, a, b, dtypes=(F32, F64), together=True)
 
     definition = unary if arity == 1 else binary
     definition.__name__, definition.__doc__ = f"tile_{name}", f"tile_{name}{doc}"

@@ -15,9 +15,31 @@ from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import tile_function
 from graphc.codegen.tile.types import (
-    BYTES, F32, I32, I64, INDEX, INT32, LLVM_MEMORY, MASK, U8, TileType, call_intrinsic, constant_like,
-    element_pointer, expect_tile, lane_indices, literal, loaded_dtype, pack, pointee, row_offset, splat,
-    tile_type, type_suffix, unpack)
+    BYTES,
+    F32,
+    I32,
+    I64,
+    INDEX,
+    INT32,
+    LLVM_MEMORY,
+    MASK,
+    U8,
+    TileType,
+    call_intrinsic,
+    constant_like,
+    element_pointer,
+    expect_tile,
+    lane_indices,
+    literal,
+    loaded_dtype,
+    pack,
+    pointee,
+    row_offset,
+    splat,
+    tile_type,
+    type_suffix,
+    unpack,
+)
 
 _Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
 

@@ -12,7 +12,19 @@ from numba.core.errors import TypingError
 from graphc.codegen.tile.expression import Expression
 from graphc.codegen.tile.registry import TileFunction, tile_function
 from graphc.codegen.tile.types import (
-    F32, F64, I32, I64, INDEX, LLVM_ELEMENT, TileType, lane_indices, pack, splat, tile_type, unpack)
+    F32,
+    F64,
+    I32,
+    I64,
+    INDEX,
+    LLVM_ELEMENT,
+    TileType,
+    lane_indices,
+    pack,
+    splat,
+    tile_type,
+    unpack,
+)
 from graphc.kernel.philox import KEY_INCREMENTS, MULTIPLIERS, POSITIONS, ROUNDS, WORDS
 
 _LOW = 0xFFFFFFFF
@@ -22,7 +34,7 @@ _BLOCK = WORDS * POSITIONS
 def _spread(value: ir.Value, builder: ir.IRBuilder, like: Expression) -> Expression:
     """A scalar in every lane of a type like that of `like`."""
     wide = splat(builder, value, like.type.count) if isinstance(like.type, ir.VectorType) else value
-    return Expression(builder, wide)
+    return Expression(builder, (wide,) * len(like.values))
 
 
 def _philox(position: Expression, names: Sequence[ir.Value]) -> list[Expression]:
@@ -31,7 +43,7 @@ def _philox(position: Expression, names: Sequence[ir.Value]) -> list[Expression]
     The high halves hold rubbish between the rounds: only the low ones are multiplied, and that is one instruction.
     """
     builder = position.builder
-    seed = Expression(builder, names[0])
+    seed = Expression(builder, (names[0],))
     keys = [seed & _LOW, seed.shift_right_logical(32)]
     c = [position] + [_spread(name, builder, position) for name in names[1:]]
     for _ in range(ROUNDS):
@@ -44,8 +56,7 @@ def _philox(position: Expression, names: Sequence[ir.Value]) -> list[Expression]
 
 def _unit_float(word: Expression) -> Expression:
     """(word >> 8) * 2**-24."""
-    narrow = Expression(word.builder, word.builder.trunc(word.value, word.like(LLVM_ELEMENT[I32])))
-    return narrow.shift_right_logical(8).to_float(LLVM_ELEMENT[F32]) * 2.0 ** -24
+    return word.truncated(LLVM_ELEMENT[I32]).shift_right_logical(8).to_float(LLVM_ELEMENT[F32]) * 2.0 ** -24
 
 
 def _uniform_f32(element: Expression, names: Sequence[ir.Value]) -> Expression:
@@ -69,25 +80,23 @@ def _uniform(name: str, dtype: types.Type, formula: Any) -> TileFunction:
         names = [types.int64] * 4
         if not isinstance(element, TileType):
             def scalar(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-                return formula(Expression(builder, values[4]), values[:4]).value
+                return formula(Expression(builder, (values[4],)), values[:4]).value
             return dtype(*names, types.int64), scalar
         if element.dtype not in (I32, I64):
             raise TypingError(f"the element index of a random draw is an integer tile, not {element}")
 
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            drawn = []
-            for vector in unpack(builder, values[4], element.count):
-                index = Expression(builder, vector)
-                if element.dtype == I32:
-                    index = Expression(builder, builder.sext(vector, index.like(INDEX)))
-                drawn.append(formula(index, values[:4]).value)
+            vectors = unpack(builder, values[4], element.count)
+            if element.dtype == I32:
+                vectors = [builder.sext(vector, ir.VectorType(INDEX, element.lanes)) for vector in vectors]
+            drawn = [formula(Expression(builder, (vector,)), values[:4]).value for vector in vectors]
             return pack(builder, drawn)
 
         return element.with_dtype(dtype)(*names, element), codegen
 
     define.__name__ = f"tile_philox_uniform_{name}"
-    define.__doc__ = (f"tile_philox_uniform_{name}(seed, stream, step, loop, element): uniform {dtype} in [0, 1) for an "
-                      "index tile, or a scalar index; see graphc.kernel.philox for the recipe.")
+    define.__doc__ = (f"tile_philox_uniform_{name}(seed, stream, step, loop, element): uniform {dtype} in [0, 1) for "
+                      "an index tile, or a scalar index; see graphc.kernel.philox for the recipe.")
     return tile_function(define)
 
 
@@ -106,7 +115,7 @@ def tile_philox_block_f32(typing: Any, seed: Any, stream: Any, step: Any, loop: 
         drawn: list[list[ir.Value]] = [[] for _ in range(WORDS)]
         for first in range(0, POSITIONS, result.lanes):
             lanes = lane_indices(result.lanes, first)
-            position = Expression(builder, builder.add(splat(builder, base, result.lanes), lanes))
+            position = Expression(builder, (builder.add(splat(builder, base, result.lanes), lanes),))
             for vectors, word in zip(drawn, _philox(position, values[:4]), strict=True):
                 vectors.append(_unit_float(word).value)
         return pack(builder, [vector for vectors in drawn for vector in vectors])

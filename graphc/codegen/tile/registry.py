@@ -39,12 +39,13 @@ class TileFunction:
         return f"<tile function {self.__name__}>"
 
 
-def _template(key: Any, definition: Definition) -> type[AbstractTemplate]:
+def _template(operation: Any, definition: Definition) -> type[AbstractTemplate]:
     """A typing template that records the code of each signature in the typing context."""
     parameters = list(inspect.signature(definition).parameters.values())[1:]
     python_signature = inspect.Signature(parameters)
 
     class Template(AbstractTemplate):
+        key = operation
         prefer_literal = True
 
         def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
@@ -52,10 +53,9 @@ def _template(key: Any, definition: Definition) -> type[AbstractTemplate]:
             if result is None:
                 return None
             signature, codegen = result
-            self.context.implementations[self.key, signature.args] = codegen
-            return signature.replace(pysig=python_signature) if isinstance(self.key, TileFunction) else signature
+            self.context.implementations[operation, signature.args] = codegen
+            return signature.replace(pysig=python_signature) if isinstance(operation, TileFunction) else signature
 
-    Template.key = key
     return Template
 
 

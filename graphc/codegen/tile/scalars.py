@@ -9,8 +9,7 @@ from numba.core import types
 from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import tile_function
-from graphc.codegen.tile.types import (
-    F32, F64, I32, I64, LLVM_MEMORY, MASK, U8, TileType, element_pointer, pointee)
+from graphc.codegen.tile.types import F32, F64, I32, I64, LLVM_MEMORY, MASK, U8, TileType, element_pointer, pointee
 
 _Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
 

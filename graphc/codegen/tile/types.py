@@ -170,22 +170,24 @@ def float_intrinsic(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Val
     return call_intrinsic(builder, f"llvm.{name}.{type_suffix(ty)}", ty, args)
 
 
-def shared_function(builder: ir.IRBuilder, name: str, body: Callable[..., ir.Value], *args: ir.Value) -> ir.Value:
-    """Call an internal, always-inlined function of the module, building it with `body(builder, *args)` if new.
+def shared_function(builder: ir.IRBuilder, name: str, body: Callable[..., Sequence[ir.Value]],
+                    *arguments: Sequence[ir.Value]) -> list[ir.Value]:
+    """Call an internal, always-inlined function of the module, building it if the module has none yet.
 
-    Long vector expressions (polynomials) are built once per module instead of once per vector, because
-    building LLVM IR from Python is what costs; `body` returns a value of any first-class type.
+    `arguments` are equally long groups of values of one type, and `body(builder, *groups)` gives such a group.
+    Long vector expressions (polynomials) are built once per module instead of once per vector, because building
+    LLVM IR from Python is what costs.
     """
-    module = builder.module
-    name = f"{name}.{type_suffix(args[0].type)}"
+    module, size, ty = builder.module, len(arguments[0]), arguments[0][0].type
+    name = f"{name}.{size}x{type_suffix(ty)}"
     function = module.globals.get(name)
     if function is None:
-        # The result type is known only once the body is built: build it in a scratch module first.
-        scratch = ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), [a.type for a in args]), "scratch")
-        result = body(ir.IRBuilder(scratch.append_basic_block()), *scratch.args).type
-        function = ir.Function(module, ir.FunctionType(result, [a.type for a in args]), name)
+        result = ir.ArrayType(ty, size)
+        function = ir.Function(module, ir.FunctionType(result, [ty] * (size * len(arguments))), name)
         function.linkage = "internal"
         function.attributes.add("alwaysinline")
         inner = ir.IRBuilder(function.append_basic_block("entry"))
-        inner.ret(body(inner, *function.args))
-    return builder.call(function, list(args))
+        groups = [function.args[i:i + size] for i in range(0, len(function.args), size)]
+        inner.ret(pack(inner, body(inner, *groups)))
+    called = builder.call(function, [value for group in arguments for value in group])
+    return unpack(builder, called, size)

@@ -1,0 +1,1 @@
+"""Differentiation as a translation of graphs into graphs."""

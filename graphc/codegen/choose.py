@@ -1,0 +1,115 @@
+"""Default schedules: how a kernel form runs on a CPU, decided from its indices and extents alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.codegen.analysis import capacity, index_depends, kernel_stores, points, reads_own_element_only
+from graphc.codegen.contraction import contraction_schedule
+from graphc.codegen.cpu.emit import schedulable
+from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
+from graphc.codegen.tile.host import Host
+from graphc.kernel.expr import Affine, Index
+from graphc.kernel.form import Axis, Kernel
+from graphc.kernel.schedule import Schedule
+from graphc.kernel.scope import stage_scopes
+
+SMALLEST_SHARED = 1 << 14  # scalar points of work below which threads cost more than they save
+ENOUGH_TILES = 16  # units of work that any usual number of threads shares evenly
+
+
+def choose(kernel: Kernel, host: Host) -> Schedule:
+    """The schedule that `emit` is given by default. It names axes of `schedulable(kernel)`."""
+    flat = schedulable(kernel)
+    schedule = contraction_schedule(flat, host) or _lane_schedule(flat, host)
+    return replace(schedule, parallel=parallel_axis(flat, kernel, schedule))
+
+
+# ---- maps and reductions --------------------------------------------------------------------------------------------
+
+
+def _lane_schedule(flat: Kernel, host: Host) -> Schedule:
+    """Lanes along an axis of the space, or along one axis in each stage, or none: whichever is estimated cheapest."""
+    lanes = host.lanes
+    scalar = sum(stage_cost(flat, stage, None, lanes) for stage in flat.stages)
+    options = [(scalar, 2, Schedule("scalar"))]
+    for axis in flat.space:
+        if space_lanes_possible(flat, axis):
+            cost = sum(stage_cost(flat, stage, axis, lanes) for stage in flat.stages)
+            order = tuple(a.name for a in flat.space if a != axis) + (axis.name,)
+            schedule = Schedule("vector", axis.name, ((axis.name, _vectors(flat, axis, lanes) * lanes),), order)
+            options.append((cost, 0, schedule))
+    options.append(_stage_lanes(flat, lanes))
+    return min(options, key=lambda option: option[:2])[2]
+
+
+def _stage_lanes(flat: Kernel, lanes: int) -> tuple[float, int, Schedule]:
+    """Each stage with lanes along the best of its own axes."""
+    total, tile = 0.0, {}
+    for stage, scope in zip(flat.stages, stage_scopes(flat), strict=True):
+        choices: list[tuple[float, Axis | None]] = [(stage_cost(flat, stage, None, lanes), None)]
+        for axis in (*stage.space, *stage.reduce):
+            known = axis.name in tile  # one size for one name: stages may use a name again
+            if not known and stage_lanes_possible(flat, stage, scope, axis):
+                choices.append((stage_cost(flat, stage, axis, lanes), axis))
+        cost, best = min(choices, key=lambda choice: choice[0])
+        total += cost
+        if best is not None:
+            tile[best.name] = _vectors(flat, best, lanes) * lanes
+    if not tile:
+        return total, 3, Schedule("scalar")
+    return total, 1, Schedule("vector", next(iter(tile)), tuple(tile.items()))
+
+
+def _vectors(flat: Kernel, axis: Axis, lanes: int) -> int:
+    """Vectors of a tile along an axis: four hide latencies, fewer where values are wide, expressions long, extents short."""
+    most = 4 if all(o.dtype.itemsize < 8 for o in flat.operands) and not is_heavy(flat) else 2
+    extent = capacity(axis, flat.capacities) or 1
+    if extent <= most * lanes:
+        return max(1, -(-extent // lanes))
+    return next((v for v in range(most, 1, -1) if extent % (v * lanes) == 0), most)
+
+
+# ---- threads --------------------------------------------------------------------------------------------------------
+
+
+def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | None:
+    """The axis of the space whose tiles threads share out: the outermost with enough of them; None if none may be."""
+    if points(flat) < SMALLEST_SHARED or not reads_own_element_only(flat):
+        return None
+    named, sizes = {a.name: a for a in flat.space}, dict(schedule.tile)
+    axes = [named[n] for n in schedule.order] or list(flat.space)
+    if any(o.init is not None for o in flat.operands):
+        axes = [a for a in axes[:1] if a.name not in sizes and _owns_rows(original, a)]
+    axes = [a for a in axes if _is_shareable(flat, a)]
+    tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
+    enough = [name for name, count in tiles.items() if count >= ENOUGH_TILES]
+    best = enough[0] if enough else max(tiles, key=lambda name: tiles[name], default=None)
+    return best if best is not None and tiles[best] > 1 else None
+
+
+def _is_shareable(flat: Kernel, axis: Axis) -> bool:
+    """True if points of the axis can run in any order, each storing to elements of its own."""
+    if axis.sequential or axis.extent is None:
+        return False
+    return all(_owned(s.index, axis) and not s.partials for s in kernel_stores(flat))
+
+
+def _owned(index: Sequence[Index], axis: Axis) -> bool:
+    """True if different points of the axis store to different elements (the verifier knows that indices are injective)."""
+    return isinstance(index[0], Affine) and index_depends(index[0], (axis.name,))
+
+
+def _owns_rows(kernel: Kernel, axis: Axis) -> bool:
+    """True if the axis runs over the rows of every operand that has an initial value."""
+    if axis not in kernel.space:
+        return False  # a merged axis: its points are no rows
+    for store in kernel_stores(kernel):
+        operand = kernel.operand(store.operand)
+        if operand.init is None:
+            continue
+        rows = store.index[:1] == (Affine.axis(axis.name),) and operand.shape[0] == axis.extent
+        if not rows or any(index_depends(i, (axis.name,)) for i in store.index[1:]):
+            return False
+    return True

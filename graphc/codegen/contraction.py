@@ -1,0 +1,190 @@
+"""Recognising contractions in kernel forms, and choosing their register tiles.
+
+A contraction is a kernel with one stage that sums products of two factors, one of which does not change along the
+columns and the other not along the rows. `outer` has its vector lanes along the columns: a column of one factor
+times a row of the other. `dot` has them along a reduce axis, along which both factors are contiguous.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.analysis import capacity, coefficient, is_idempotent, is_runtime
+from graphc.codegen.lanes import rows_possible, space_lanes_possible
+from graphc.codegen.tile.host import Host
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Load, loads, walk
+from graphc.kernel.form import Axis, Kernel
+from graphc.kernel.schedule import Schedule
+from graphc.kernel.scope import stage_scopes
+
+SHORTEST_REDUCTION = 4
+ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often; measured
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """rows and columns are axes of the kernel's space; left does not change along columns, right not along rows."""
+
+    rows: Axis
+    columns: Axis
+    left: Expr
+    right: Expr
+
+
+def contraction_schedule(kernel: Kernel, host: Host) -> Schedule | None:
+    """The schedule of a flat kernel that is a contraction, else None. Without its parallel axis."""
+    found = list(_contractions(kernel))
+    lanes, registers = host.lanes, host.registers
+    if any(d.itemsize == 8 for d in {o.dtype for o in kernel.operands}):
+        registers //= 2  # 64-bit tiles take two hardware vectors each
+    for c in found:
+        if _contiguous(kernel, c):
+            rows, vectors = outer_tile(kernel, c, lanes, registers)
+            order = tuple(a.name for a in kernel.space if a not in (c.rows, c.columns)) + (c.columns.name, c.rows.name)
+            tile = ((c.rows.name, rows), (c.columns.name, vectors * lanes))
+            return Schedule("outer", c.columns.name, tile, order)
+    for c in found:
+        axis = _dot_axis(kernel, c)
+        if axis is not None:
+            rows, columns = dot_tile(kernel, c, registers)
+            order = tuple(a.name for a in kernel.space if a not in (c.rows, c.columns)) + (c.columns.name, c.rows.name)
+            tile = ((c.rows.name, rows), (c.columns.name, columns), (axis.name, lanes))
+            return Schedule("dot", axis.name, tile, order)
+    return None
+
+
+def _contractions(kernel: Kernel) -> Iterator[Contraction]:
+    """Every way of seeing a kernel as a contraction."""
+    if len(kernel.stages) != 1:
+        return
+    (stage,) = kernel.stages
+    if stage.space or len(stage.accumulates) != 1 or stage.accumulates[0].combiner != "sum" or stage.lets:
+        return
+    (accumulate,) = stage.accumulates
+    (expr,) = accumulate.exprs
+    reduced = math.prod(capacity(a, kernel.capacities) or SHORTEST_REDUCTION for a in stage.reduce)
+    (scope,) = stage_scopes(kernel)
+    if not scope.names[accumulate.names[0]].is_float or reduced < SHORTEST_REDUCTION:
+        return
+    if not (isinstance(expr, Apply) and expr.primitive == "mul"):
+        return
+    if any(store.guard is not None for store in stage.stores):
+        return
+    for left, right in (expr.args, expr.args[::-1]):
+        for rows in kernel.space:
+            for columns in kernel.space:
+                separate = rows != columns and _moves(left, rows) and _moves(right, columns)
+                if separate and not _moves(left, columns) and not _moves(right, rows) and rows_possible(kernel, rows):
+                    yield Contraction(rows, columns, left, right)
+
+
+def _moves(expr: Expr, axis: Axis) -> bool:
+    """True if an expression changes along an axis."""
+    if any(isinstance(e, AxisIndex) and e.axis == axis.name for e in walk(expr)):
+        return True
+    return any(coefficient(load.index[0], axis.name) != 0 for load in loads(expr))
+
+
+def _contiguous(kernel: Kernel, c: Contraction) -> bool:
+    """True if lanes along the columns load and store whole vectors."""
+    factors = [coefficient(load.index[0], c.columns.name) for load in loads(c.right)]
+    stores = [coefficient(s.index[0], c.columns.name) for s in kernel.stages[0].stores]
+    return space_lanes_possible(kernel, c.columns) and all(f in (0, 1) for f in factors) and 1 in stores
+
+
+def _dot_axis(kernel: Kernel, c: Contraction) -> Axis | None:
+    """The reduce axis along which both factors are contiguous, if the epilogue has code for packed tiles."""
+    if not (isinstance(c.left, Load) and isinstance(c.right, Load) and rows_possible(kernel, c.columns)):
+        return None
+    (stage,) = kernel.stages
+    floats = all(
+        kernel.operand(load.operand).dtype.is_float
+        for expr in stage.expressions()
+        for load in loads(expr)
+        if coefficient(load.index[0], c.rows.name) or coefficient(load.index[0], c.columns.name)
+    )
+    plain = all(kernel.operand(s.operand).dtype.is_float and isinstance(s.index[0], Affine) for s in stage.stores)
+    if not (floats and plain) or any(isinstance(load.index[0], Computed) for load in (c.left, c.right)):
+        return None
+    for axis in stage.reduce:
+        steps = {coefficient(load.index[0], axis.name) for load in (c.left, c.right)}
+        if steps == {1} and axis.extent is not None and not axis.sequential:
+            return axis
+    return None
+
+
+# ---- register tiles -------------------------------------------------------------------------------------------------
+
+
+def outer_tile(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> tuple[int, int]:
+    """Rows and vectors of the register tile that covers the extents with the least waste at the best speed."""
+    extent = capacity(c.columns, kernel.capacities) or 1
+    best: tuple[float, int, int, int] | None = None
+    for vectors in range(1, 9):
+        for rows in range(1, 25):
+            if rows * vectors > registers * 3 // 4 or rows * vectors + vectors + 2 > registers:
+                continue
+            cost = sum(
+                n * m * r * v / _outer_speed(r, v)
+                for n, r in _cover(kernel, c.rows, rows, 1)
+                for m, v in _cover_vectors(extent, vectors, lanes, is_idempotent(kernel))
+            )
+            key = (round(cost, 6), abs(rows * vectors - 16), abs(vectors - 4), rows)
+            best = key if best is None or key < best else best
+            chosen = (rows, vectors) if best == key else chosen
+    return chosen
+
+
+def _outer_speed(rows: int, vectors: int) -> float:
+    """Share of the peak: eight independent sums hide the latency of the multiply-adds."""
+    return min(1.0, rows * vectors / 8) * ROW_REUSE.get(rows, 1.0 if vectors > 1 or rows >= 12 else 0.99)
+
+
+def _cover(kernel: Kernel, axis: Axis, size: int, lanes: int) -> list[tuple[int, int]]:
+    """(number, size) of the tiles that cover an axis."""
+    extent = capacity(axis, kernel.capacities) or 1
+    if extent < size and not is_runtime(axis):
+        return [(1, extent)]
+    if is_idempotent(kernel) and extent >= size:
+        return [(-(-extent // size), size)]
+    rest = extent % size
+    if is_runtime(axis):
+        return [(extent // size, size), (rest, 1)]
+    return [(extent // size, size), *([(1, rest)] if rest else [])]
+
+
+def _cover_vectors(extent: int, vectors: int, lanes: int, twice: bool) -> list[tuple[int, int]]:
+    size = vectors * lanes
+    if extent < size:
+        return [(1, -(-extent // lanes))]
+    if twice:
+        return [(-(-extent // size), vectors)]
+    rest = extent % size
+    return [(extent // size, vectors), *([(1, -(-rest // lanes))] if rest else [])]
+
+
+def dot_tile(kernel: Kernel, c: Contraction, registers: int) -> tuple[int, int]:
+    """Rows and columns of the tile of sums: 4 x 4 or 2 x 8 unless the extents fit another better."""
+    best: tuple[float, int, int, int] | None = None
+    for rows in range(1, 9):
+        for columns in range(1, 9):
+            if rows * columns > registers * 3 // 4 or rows * columns + rows + columns > registers:
+                continue
+            cost = sum(
+                n * m * r * v / _dot_speed(r, v)
+                for n, r in _cover(kernel, c.rows, rows, 1)
+                for m, v in _cover(kernel, c.columns, columns, 1)
+            )
+            key = (round(cost, 6), abs(rows * columns - 16), abs(rows - 4), columns)
+            best = key if best is None or key < best else best
+            chosen = (rows, columns) if best == key else chosen
+    return chosen
+
+
+def _dot_speed(rows: int, columns: int) -> float:
+    """Share of the peak; each step loads rows + columns vectors for rows x columns multiply-adds."""
+    fed = rows * columns / (rows + columns)
+    packed = 1.0 if columns & (columns - 1) == 0 else 0.98
+    return min(0.97, fed) * min(1.0, (rows * columns + 2) / 8) * packed

@@ -1,0 +1,85 @@
+"""A kernel form and a schedule to the source of one kernel function, in the tile vocabulary."""
+
+from __future__ import annotations
+
+from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores
+from graphc.codegen.cpu.expressions import Context, Scope, Tile
+from graphc.codegen.cpu.nest import Nest
+from graphc.codegen.cpu.writer import Names, Source
+from graphc.codegen.tile.host import Host
+from graphc.kernel.expr import Affine
+from graphc.kernel.form import Kernel
+from graphc.kernel.schedule import Schedule
+from graphc.kernel.text import print_kernel
+
+
+def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
+    """Python source with `def <kernel.name>(args, thread, threads)`, deterministic.
+
+    The schedule names axes of `schedulable(kernel)`, in which dense neighbouring axes are one.
+    Raises CompileError for a form that the schedule's kind has no code for; kind "scalar" has code for all.
+    """
+    flat = schedulable(kernel)
+    source, names = Source(), Names()
+    dtypes = {o.name: o.dtype for o in kernel.operands}
+    context = Context(source, names, dtypes, kernel.capacities, host.lanes)
+    for symbol in kernel.runtime_extents:
+        names.of("count", symbol)
+    for operand in kernel.operands:
+        names.of("operand", operand.name)
+    for axis in flat.space:
+        names.of("axis", axis.name)
+    with source.block(f"def {kernel.name}(args, thread, threads):"):
+        _describe(kernel, schedule, source)
+        if schedule.parallel is None:
+            with source.block("if thread != 0:"):
+                source.line("return")
+        _operands(kernel, context)
+        _hoist_scalars(flat, context)
+        Nest(flat, schedule, context).write()
+    tables = "".join(f"{name} = {values!r}\n" for values, name in context.tables.items())
+    return _constants(source.text) + tables + source.text
+
+
+def schedulable(kernel: Kernel) -> Kernel:
+    """The form that schedules are about: flat operands, dense neighbouring axes merged."""
+    return collapse(flatten(kernel))
+
+
+def _describe(kernel: Kernel, schedule: Schedule, source: Source) -> None:
+    """The docstring: the kernel's text, where it comes from, its schedule."""
+    text = print_kernel(kernel).replace("\\", "\\\\").replace('"""', "'''")
+    lines = text.rstrip().splitlines()
+    source.line(f'"""{lines[0]}')
+    for line in lines[1:]:
+        source.line(line)
+    source.line("")
+    source.line(f"schedule: {schedule}")
+    source.line('"""')
+
+
+def _operands(kernel: Kernel, context: Context) -> None:
+    for number, operand in enumerate(kernel.operands):
+        context.source.line(f"{context.operand(operand.name)} = operand_{operand.dtype}(args, {number})")
+    for number, symbol in enumerate(kernel.runtime_extents, len(kernel.operands)):
+        context.source.line(f"{context.names.of('count', symbol)} = extent(args, {number})")
+
+
+def _hoist_scalars(kernel: Kernel, context: Context) -> None:
+    """Load once what has no axis in its index and is not written: learning rates, random keys."""
+    written = {store.operand for store in kernel_stores(kernel)}
+    scope = Scope(context, Tile())
+    for load in kernel_loads(kernel):
+        fixed = isinstance(load.index[0], Affine) and not load.index[0].terms
+        if fixed and load.operand not in written and kernel.operand(load.operand).shape != (0,):
+            context.hoisted[load] = scope.define(f"{load.operand}_value", scope.load(load))
+
+
+def _constants(text: str) -> str:
+    """The non-finite numbers, which have no literal; Numba freezes module-level names."""
+    code = text.rsplit('"""', 1)[-1]
+    words = set(code.replace("(", " ").replace(")", " ").replace(",", " ").replace("-", " ").split())
+    return "".join(f'{name} = float("{name}")\n' for name in ("inf", "nan") if name in words)
+
+
+__all__ = ["emit", "schedulable"]

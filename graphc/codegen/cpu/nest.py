@@ -1,0 +1,395 @@
+"""Kernel source as one loop nest: space, then stages one after the other, each with its reduction and its stores.
+
+The same code serves plain scalar loops, loops with lanes along an axis, and register tiles of a contraction: the
+schedule says which axes are tiled, and expressions of a tile are written by `expressions.Scope`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from graphc.codegen.analysis import coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
+from graphc.codegen.cpu.expressions import Context, Scope, Tile, Value, constant, identity_value, register
+from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, tiled_loop
+from graphc.errors import CompileError
+from graphc.ir.types import bool_, u8
+from graphc.kernel.combiners import COMBINERS
+from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Load
+from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Stage, Store
+from graphc.kernel.schedule import Schedule
+from graphc.kernel.scope import StageScope, stage_scopes
+
+LANE_REDUCTIONS = {"sum": "tile_sum", "prod": "tile_prod", "max": "tile_max", "min": "tile_min"}
+Accumulators = dict[Tile, list[list[Value]]]  # for each size of tile, the values of every accumulate
+
+
+class Nest:
+    """Writes the body of a flat kernel under a schedule."""
+
+    def __init__(self, kernel: Kernel, schedule: Schedule, context: Context) -> None:
+        self.kernel = kernel
+        self.schedule = schedule
+        self.context = context
+        self.source = context.source
+        self.lanes = context.lanes
+        self.sizes = dict(schedule.tile)
+        # Axes whose tiles are rows or columns of single elements. `tile` names rows first, then columns.
+        contracts = schedule.kind in ("outer", "dot")
+        self.element_axes = [a for a in self.sizes if a != schedule.vector_axis] if contracts else []
+        self.scopes = stage_scopes(kernel)
+        self.idempotent = is_idempotent(kernel)
+
+    def write(self) -> None:
+        """The loops over the kernel's space, with everything in them."""
+        order = self.schedule.order or tuple(a.name for a in self.kernel.space)
+        named = {a.name: a for a in self.kernel.space}
+        axes = [named[n] for n in order if n in named] + [a for a in self.kernel.space if a.name not in order]
+        self.fill_all(axes)
+        self.loops(axes, Tile(), self.stages)
+
+    # ---- initial values
+
+    def fill_all(self, axes: Sequence[Axis]) -> None:
+        """Fill operands that have an initial value, unless the outermost loop fills its own rows of them."""
+        for operand in self.kernel.operands:
+            if operand.init is not None and self.schedule.parallel is None:
+                size = operand.shape[0]
+                self._fill(operand.name, f"{size}")
+
+    def fill_rows(self, axis: Axis, rows: int) -> None:
+        """Inside the parallel, outermost loop: fill what its points own (`choose` has checked that they own it)."""
+        name = self.context.axis(axis.name)
+        for operand in self.kernel.operands:
+            if operand.init is None:
+                continue
+            stride = next(
+                factor
+                for stage in self.kernel.stages
+                for store in stage.stores
+                if store.operand == operand.name and (factor := coefficient(store.index[0], axis.name))
+            )
+            self._fill(operand.name, f"{name} * {stride}, ({name} + {rows}) * {stride}")
+
+    def _fill(self, operand: str, span: str) -> None:
+        init = self.kernel.operand(operand).init
+        assert init is not None
+        value = constant(Const(init, self.context.dtypes[operand])).text
+        element = self.context.names.fresh("element")
+        with self.source.block(f"for {element} in range({span}):"):
+            self.source.line(f"store_scalar({self.context.operand(operand)}, {element}, {value})")
+
+    # ---- loops
+
+    def loops(self, axes: Sequence[Axis], tile: Tile, body: Callable[[Tile], None]) -> None:
+        """Loops over `axes`, outermost first, around `body`, which is written once for each size of tile."""
+        if not axes:
+            body(tile)
+            return
+        axis, *rest = axes
+        shared = axis.name == self.schedule.parallel
+        if axis.name not in self.sizes:
+            with plain_loop(axis, shared, self.context):
+                if shared:
+                    self.fill_rows(axis, 1)
+                self.loops(rest, tile, body)
+            return
+        for segment in self.segments(axis):
+            with tiled_loop(axis, segment, shared, self.context):
+                if shared:
+                    self.fill_rows(axis, segment.size)
+                self.loops(rest, self.with_axis(tile, axis.name, segment), body)
+
+    def segments(self, axis: Axis) -> list[Segment]:
+        """The tiles that cover an axis."""
+        lanes = 1 if axis.name in self.element_axes else self.lanes
+        in_space = axis.name in {a.name for a in self.kernel.space}
+        garbage = in_space and is_runtime(axis) and not self._computed_on(axis.name)
+        twice = in_space and self.idempotent and bool(self.element_axes)
+        return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage), self.context)
+
+    def _computed_on(self, axis: str) -> bool:
+        """True if a computed index depends on the axis: a garbage point could then lie outside its operand."""
+        indices = [load.index[0] for load in kernel_loads(self.kernel)]
+        indices += [s.index[0] for stage in self.kernel.stages for s in stage.stores]
+        return any(isinstance(i, Computed) and index_depends(i, (axis,)) for i in indices)
+
+    def with_axis(self, tile: Tile, axis: str, segment: Segment) -> Tile:
+        """The tile with one more axis in it."""
+        if axis in self.element_axes[:1]:
+            return replace(tile, row_axis=axis, rows=segment.size, packed=self.schedule.kind == "dot")
+        if axis in self.element_axes:
+            return replace(tile, vector_axis=axis, vectors=segment.size, packed=True)
+        return Tile(axis, segment.size // self.lanes, tile.row_axis, tile.rows, segment.count)
+
+    # ---- stages
+
+    def stages(self, tile: Tile) -> None:
+        """All stages at the points of one tile of the kernel's space."""
+        scope = Scope(self.context, tile)
+        for stage, visible in zip(self.kernel.stages, self.scopes, strict=True):
+            self.context.uses = Counter()
+            self.context.count_uses(stage.expressions())
+            if not stage.space:
+                self.point(stage, visible, scope)
+                continue
+
+            def body(inner: Tile, stage: Stage = stage, visible: StageScope = visible) -> None:
+                self.point(stage, visible, scope.inner(inner))
+
+            self.loops(stage.space, tile, body)
+
+    def point(self, stage: Stage, visible: StageScope, scope: Scope) -> None:
+        """A stage at one tile of its space: reduce, then results, then stores."""
+        if stage.reduce:
+            self.reduce(stage, visible, scope)
+        else:
+            self.lets(stage.lets, scope)
+            for accumulate in stage.accumulates:
+                self._bind_once(accumulate, scope)
+        self.lets(stage.results, scope)
+        self.stores(stage.stores, scope)
+
+    def lets(self, lets: Sequence[Let], scope: Scope) -> None:
+        """Name scalars; what is an identifier or a literal already keeps its text."""
+        for let in lets:
+            value = scope.value(let.expr)
+            plain = value.text.isidentifier() or bool(value.literal)
+            scope.lets[let.name] = value if plain else scope.define(let.name, value)
+
+    # ---- reductions
+
+    def _bind_once(self, accumulate: Accumulate, scope: Scope) -> None:
+        """An accumulator of a stage that reduces over no axes holds its one element."""
+        for name, expr in zip(accumulate.names, accumulate.exprs, strict=True):
+            scope.lets[name] = scope.define(name, scope.value(expr))
+
+    def reduce(self, stage: Stage, visible: StageScope, scope: Scope) -> None:
+        """Accumulators, the loops over the reduce axes, and what the lanes of the accumulators come to."""
+        if scope.tile.packed:
+            self.dot(stage, visible, scope)
+            return
+        tiles = self._reduction_tiles(stage, scope.tile)
+        accumulators: Accumulators = {t: [self._start(a, visible, t) for a in stage.accumulates] for t in tiles}
+
+        def body(tile: Tile) -> None:
+            inner = scope.inner(tile)
+            self.lets(stage.lets, inner)
+            key = next(t for t in tiles if _same_size(t, tile))
+            for accumulate, values in zip(stage.accumulates, accumulators[key], strict=True):
+                self._combine(accumulate, values, inner)
+
+        self.loops(stage.reduce, scope.tile, body)
+        for number, accumulate in enumerate(stage.accumulates):
+            values = accumulators[tiles[0]][number]
+            if tiles[0] != scope.tile:
+                values = [self._reduce_lanes(accumulate, [accumulators[t][number][0] for t in tiles], scope)]
+            for name, value in zip(accumulate.names, values, strict=True):
+                scope.lets[name] = value
+
+    def dot(self, stage: Stage, visible: StageScope, scope: Scope) -> None:
+        """Sums of products along the vector axis, rows x columns of them at once; their lanes are summed at the end."""
+        (accumulate,) = stage.accumulates
+        (name,), (product,), tile = accumulate.names, accumulate.exprs, scope.tile
+        assert isinstance(product, Apply) and tile.row_axis and tile.vector_axis
+        dtype, variable = visible.names[name], self.context.names.fresh(name)
+        self.source.line(f"{variable} = tile_zeros_{dtype}({tile.shape})")
+
+        def body(inner: Tile) -> None:
+            parts = [self._dot_operand(arg, tile, inner.count) for arg in _rows_first(product, tile.row_axis)]
+            self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
+
+        self.loops(stage.reduce, Tile(), body)
+        scope.lets[name] = scope.define(f"{name}_sums", Value(f"tile_lane_sums({variable})", dtype, True, True))
+
+    def _dot_operand(self, load: Expr, tile: Tile, count: str | None) -> str:
+        """Rows, or columns, of an operand that is contiguous along the reduction."""
+        assert isinstance(load, Load) and isinstance(load.index[0], Affine)
+        factors, ptr = load.index[0].coefficients, self.context.operand(load.operand)
+        by_row = bool(factors.get(tile.row_axis or "", 0))
+        stride = factors.get((tile.row_axis if by_row else tile.vector_axis) or "", 0)
+        shape = f"{tile.rows if by_row else tile.vectors}, 1"
+        masked, rest = ("_masked", f", {count}") if count else ("", "")
+        return f"tile_load{masked}({ptr}, {self.context.affine(load.index[0])}, {stride}, {shape}{rest})"
+
+    def _reduction_tiles(self, stage: Stage, tile: Tile) -> list[Tile]:
+        """The tile sizes in which a reduction adds up; several where a reduce axis is the vector axis."""
+        for axis in stage.reduce:
+            if axis.name in self.sizes:
+                if axis.extent is None:
+                    raise CompileError(f"kernel {self.kernel.name}: the clipped reduce axis {axis.name!r} has no lanes")
+                return [self.with_axis(tile, axis.name, s) for s in self.segments(axis)] or [tile]
+        return [tile]
+
+    def _start(self, accumulate: Accumulate, visible: StageScope, tile: Tile) -> list[Value]:
+        found = []
+        for name, kind in zip(accumulate.names, COMBINERS[accumulate.combiner].identity, strict=True):
+            dtype = visible.names[name]
+            start = constant(identity_value(kind, dtype))
+            text = start.text
+            if tile.axes:
+                zeros = start.literal in ("0", "0.0") and dtype not in (bool_, u8)
+                text = f"tile_zeros_{dtype}({tile.shape})" if zeros else f"tile_broadcast({register(start)}, {tile.shape})"
+            variable = self.context.names.fresh(name if not tile.count else f"{name}_rest")
+            self.source.line(f"{variable} = {text}")
+            found.append(Value(variable, dtype, bool(tile.row_axis), tile.vector_axis is not None))
+        return found
+
+    def _combine(self, accumulate: Accumulate, accumulators: list[Value], scope: Scope) -> None:
+        """accumulators = combine(accumulators, element)."""
+        combiner = COMBINERS[accumulate.combiner]
+        (first, *others), tile = accumulators, scope.tile
+        if combiner.name == "sum" and first.is_tile and first.dtype.is_float and not self._masked(accumulate, scope):
+            (expr,) = accumulate.exprs
+            if isinstance(expr, Apply) and expr.primitive == "mul":
+                self.source.line(f"{first.text} = {_multiply_add(first, expr, scope)}")
+                return
+        elements = [scope.value(e) for e in accumulate.exprs]
+        if self._masked(accumulate, scope):
+            mask = f"tile_iota(0, 1, {tile.vectors}) < {tile.count}"
+            elements = [
+                Value(f"tile_select({mask}, {e.literal or e.text}, {identity.literal})", e.dtype, e.rows, True)
+                for e, identity in zip(elements, _identities(combiner.identity, elements), strict=True)
+            ]
+        if not others:
+            (expr,) = combiner.combine
+            bound = _bind(scope, accumulators, elements)
+            self.source.line(f"{first.text} = {bound.value(expr).text}")
+            return
+        elements = [e if e.text.isidentifier() or e.literal else scope.define("element", e) for e in elements]
+        bound = _bind(scope, accumulators, elements)
+        bound.context.count_uses(combiner.combine)
+        values = [bound.value(expr) for expr in combiner.combine]
+        values = [v if v.text.isidentifier() else scope.define("next", v) for v in values]
+        for accumulator, value in zip(accumulators, values, strict=True):
+            self.source.line(f"{accumulator.text} = {value.text}")
+
+    def _masked(self, accumulate: Accumulate, scope: Scope) -> bool:
+        """True if lanes behind the count would add something to a reduction along the lanes."""
+        tile = scope.tile
+        reduced = {a.name for stage in self.kernel.stages for a in stage.reduce}
+        if tile.count is None or tile.vector_axis not in reduced:
+            return False
+        return not (accumulate.combiner == "sum" and all(_zero_behind(e, tile) for e in accumulate.exprs))
+
+    def _reduce_lanes(self, accumulate: Accumulate, tiles: list[Value], scope: Scope) -> Value:
+        """One scalar from accumulator tiles of several sizes."""
+        function = LANE_REDUCTIONS[accumulate.combiner]
+        parts = [Value(f"{function}({t.text})", t.dtype) for t in tiles]
+        total = parts[0]
+        for part in parts[1:]:
+            (expr,) = COMBINERS[accumulate.combiner].combine
+            total = _bind(scope, [total], [part]).value(expr)
+        return scope.define(accumulate.names[0], total)
+
+    # ---- stores
+
+    def stores(self, stores: Sequence[Store], scope: Scope) -> None:
+        """All reads of a stage come before its writes."""
+        values = []
+        for store in stores:
+            value = scope.value(store.value)
+            if not value.text.isidentifier() and len(stores) > 1:
+                value = scope.define(f"{store.operand}_new", value)
+            values.append(value)
+        guards = [None if s.guard is None else scope.value(s.guard) for s in stores]
+        for store, value, guard in zip(stores, values, guards, strict=True):
+            if not scope.tile.axes:
+                self._store_scalar(store, value, guard, scope)
+            else:
+                self._store_tile(store, value, guard, scope)
+
+    def _store_scalar(self, store: Store, value: Value, guard: Value | None, scope: Scope) -> None:
+        with self.source.block(f"if {guard.text}:" if guard else None):
+            inner = scope.inner()
+            if store.mode != "=":
+                old = inner.load(Load(store.operand, store.index))
+                value = _combined(store.mode, old, value, inner)
+            ptr = self.context.operand(store.operand)
+            self.source.line(f"store_scalar({ptr}, {inner.offset(store.index[0])}, {value.text})")
+
+    def _store_tile(self, store: Store, value: Value, guard: Value | None, scope: Scope) -> None:
+        (index,), tile, ptr = store.index, scope.tile, self.context.operand(store.operand)
+        if not isinstance(index, Affine):
+            raise CompileError(f"kernel {self.kernel.name}: a computed store has no lanes; schedule it scalar")
+        factors = index.coefficients
+        lane, row = factors.get(tile.vector_axis or "", 0), factors.get(tile.row_axis or "", 0)
+        with ExitStack() as stack:
+            if guard is not None and not guard.is_tile:
+                stack.enter_context(self.source.block(f"if {guard.text}:"))
+            inner = scope.inner()
+            lanewise = guard is not None and guard.is_tile
+            if store.mode != "=" or lanewise:
+                old = inner.load(Load(store.operand, store.index))
+                if store.mode != "=":
+                    value = _combined(store.mode, old, value, inner)
+                if guard is not None and lanewise:
+                    chosen = f"tile_select({guard.text}, {value.literal or value.text}, {old.text})"
+                    value = Value(chosen, value.dtype, value.rows or guard.rows or old.rows, True)
+            text, offset = inner.spread(value), self.context.affine(index)
+            count = f", {tile.count}" if tile.count else ""
+            if tile.packed:
+                self.source.line(f"tile_store_packed({ptr}, {offset}, {row}, {lane}, {tile.shape}, {text})")
+            elif lane == 1:
+                masked = "_masked" if count else ""
+                self.source.line(f"tile_store{masked}({ptr}, {offset}, {row}, {text}{count})")
+            else:
+                self.source.line(f"tile_store_strided({ptr}, {offset}, {row}, {lane}, {text}{count})")
+
+
+def _same_size(a: Tile, b: Tile) -> bool:
+    return (a.vectors, a.rows, a.count) == (b.vectors, b.rows, b.count)
+
+
+def _identities(kinds: Sequence[float | str], elements: Sequence[Value]) -> list[Value]:
+    return [constant(identity_value(kind, e.dtype)) for kind, e in zip(kinds, elements, strict=True)]
+
+
+def _bind(scope: Scope, left: Sequence[Value], right: Sequence[Value]) -> Scope:
+    """A scope in which `a0 a1 ...` and `b0 b1 ...` stand for values."""
+    bound = Scope(scope.context, scope.tile)
+    for letter, values in (("a", left), ("b", right)):
+        bound.lets |= {f"{letter}{i}": value for i, value in enumerate(values)}
+    return bound
+
+
+def _combined(mode: str, old: Value, value: Value, scope: Scope) -> Value:
+    (expr,) = COMBINERS[mode].combine
+    return _bind(scope, [old], [value]).value(expr)
+
+
+def _zero_behind(expr: Expr, tile: Tile) -> bool:
+    """True if the lanes behind the count are 0: masked loads, and products of two of them."""
+    if isinstance(expr, Apply) and expr.primitive == "mul":
+        return all(_zero_behind(a, tile) for a in expr.args)
+    if not isinstance(expr, Load) or tile.vector_axis is None:
+        return False
+    return bool(coefficient(expr.index[0], tile.vector_axis))
+
+
+def _rows_first(product: Apply, row_axis: str | None) -> tuple[Expr, ...]:
+    left = product.args[0]
+    is_row = isinstance(left, Load) and bool(coefficient(left.index[0], row_axis or ""))
+    return product.args if is_row else product.args[::-1]
+
+
+def _multiply_add(accumulator: Value, product: Apply, scope: Scope) -> str:
+    """acc + a * b for tiles; a column of an operand times a row of another has an instruction of its own."""
+    tile = scope.tile
+    for left, right in (product.args, product.args[::-1]):
+        if not (isinstance(left, Load) and isinstance(left.index[0], Affine) and tile.row_axis):
+            continue
+        factors = left.index[0].coefficients
+        if factors.get(tile.vector_axis or "", 0) or not factors.get(tile.row_axis, 0):
+            continue
+        row = scope.value(right)
+        if row.lanes and not row.rows:
+            ptr, offset = scope.context.operand(left.operand), scope.context.affine(left.index[0])
+            stride = factors[tile.row_axis]
+            return f"tile_fma_outer({accumulator.text}, {ptr}, {offset}, {stride}, {row.text})"
+    a, b = (scope.value(arg) for arg in product.args)
+    if b.is_tile and not a.is_tile:
+        a, b = b, a
+    return f"tile_fma({a.text}, {b.literal or b.text}, {accumulator.text})"

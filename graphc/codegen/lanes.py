@@ -1,0 +1,123 @@
+"""Which axes of a kernel form can have vector lanes, and what that costs."""
+
+from __future__ import annotations
+
+import math
+
+from graphc.codegen.analysis import (
+    all_axes,
+    bound_axes,
+    coefficient,
+    depends,
+    index_depends,
+    kernel_loads,
+    kernel_stores,
+    largest_extent,
+    reads_own_element_only,
+)
+from graphc.ir.types import bool_, u8
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
+from graphc.kernel.form import Axis, Kernel, Stage, Store
+from graphc.kernel.scope import StageScope
+
+LANE_COMBINERS = ("sum", "prod", "max", "min")
+BROADCAST, STRIDED, GATHERED, LANE_REDUCTION, CHAIN = 0.5, 0.8, 1.0, 10.0, 4.0  # cycles; the second two for each lane
+SLOW = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"}
+SLOW_CYCLES = 12.0
+
+
+def space_lanes_possible(kernel: Kernel, axis: Axis) -> bool:
+    """True if all stages can run with lanes along an axis of the kernel's space."""
+    return reads_own_element_only(kernel) and lanes_possible(
+        kernel, axis, tuple(e for s in kernel.stages for e in s.expressions()), tuple(kernel_stores(kernel))
+    )
+
+
+def stage_lanes_possible(kernel: Kernel, stage: Stage, scope: StageScope, axis: Axis) -> bool:
+    """True if one stage can run with lanes along one of its own axes."""
+    if not reads_own_element_only(kernel) or not lanes_possible(kernel, axis, tuple(stage.expressions()), ()):
+        return False
+    if axis in stage.space:
+        return all(_stores_lanes(s, axis.name) for s in stage.stores)
+    dtypes = [scope.names[n] for a in stage.accumulates for n in a.names]
+    return all(a.combiner in LANE_COMBINERS for a in stage.accumulates) and not {bool_, u8} & set(dtypes)
+
+
+def lanes_possible(kernel: Kernel, axis: Axis, exprs: tuple[Expr, ...], stores: tuple[Store, ...]) -> bool:
+    """True if expressions and stores have code with lanes along an axis."""
+    if axis.sequential or axis.extent is None or any(axis.name in bound_axes(a) for a in all_axes(kernel)):
+        return False
+    return all(_stores_lanes(s, axis.name) for s in stores) and not any(_one_key(e, axis.name) for e in exprs)
+
+
+def _stores_lanes(store: Store, axis: str) -> bool:
+    return isinstance(store.index[0], Affine) and bool(coefficient(store.index[0], axis)) and not (
+        store.index[0].coefficients[axis] != 1 and store.mode != "="
+    )  # fmt: skip
+
+
+def _one_key(expr: Expr, axis: str) -> bool:
+    """True if a random draw's key changes along the axis: the vector code draws many elements of one key."""
+    draws = [e for e in walk(expr) if isinstance(e, Apply) and e.primitive == "uniform"]
+    return any(depends(a, (axis,)) for e in draws for a in e.args[:4])
+
+
+def rows_possible(kernel: Kernel, axis: Axis) -> bool:
+    """True if register tiles can have rows along an axis: it is used in affine indices of loads and stores only."""
+    if axis.sequential or axis.extent is None or any(axis.name in bound_axes(a) for a in all_axes(kernel)):
+        return False
+    exprs = [e for stage in kernel.stages for top in stage.expressions() for e in walk(top)]
+    if any(isinstance(e, AxisIndex) and e.axis == axis.name for e in exprs):
+        return False
+    indices: list[Index] = [load.index[0] for load in kernel_loads(kernel)]
+    if any(isinstance(i, Computed) and index_depends(i, (axis.name,)) for i in indices):
+        return False
+    return reads_own_element_only(kernel) and all(
+        isinstance(s.index[0], Affine) and bool(coefficient(s.index[0], axis.name)) for s in kernel_stores(kernel)
+    )
+
+
+def access_cost(index: Index, axis: str, lanes: int) -> float:
+    """Cycles of loading or storing one vector along an axis."""
+    factor = coefficient(index, axis)
+    if factor is None:
+        return GATHERED * lanes
+    return BROADCAST if factor == 0 else 1.0 if factor == 1 else STRIDED * lanes
+
+
+def stage_cost(kernel: Kernel, stage: Stage, axis: Axis | None, lanes: int) -> float:
+    """Estimated cycles of a stage with lanes along `axis`, or with scalars (None)."""
+    around = (*kernel.space, *stage.space, *stage.reduce)
+    visits = math.prod(math.ceil(largest_extent(a, kernel.capacities) / (lanes if a == axis else 1)) for a in around)
+    outer = math.prod(
+        math.ceil(largest_extent(a, kernel.capacities) / (lanes if a == axis else 1)) for a in around
+        if a not in stage.reduce
+    )  # fmt: skip
+    inner = [*(let.expr for let in stage.lets), *(e for a in stage.accumulates for e in a.exprs)]
+    rest = [*(let.expr for let in stage.results), *(s.value for s in stage.stores)]
+    store_cost = sum(_touch(s.index[0], axis, lanes) for s in stage.stores)
+    along = stage.reduce and axis in stage.reduce
+    cost = visits * sum(_cost(e, axis, lanes) for e in inner)
+    cost += outer * (sum(_cost(e, None if along else axis, lanes) for e in rest) + store_cost)
+    if along:
+        cost += outer * LANE_REDUCTION * len(stage.accumulates)
+    elif stage.reduce:
+        cost += visits * CHAIN * len(stage.accumulates) * (1.0 if axis is None else 0.25)
+    return cost
+
+
+def _touch(index: Index, axis: Axis | None, lanes: int) -> float:
+    return 1.0 if axis is None else access_cost(index, axis.name, lanes)
+
+
+def _cost(expr: Expr, axis: Axis | None, lanes: int) -> float:
+    work = [e.primitive for e in walk(expr) if isinstance(e, Apply)]
+    total = sum(SLOW_CYCLES if p in SLOW else 0.5 for p in work)
+    return total + sum(_touch(load.index[0], axis, lanes) for load in loads(expr))
+
+
+def is_heavy(kernel: Kernel) -> bool:
+    """True if a kernel computes long expressions, of which few vectors fit the registers at once."""
+    exprs = {e for stage in kernel.stages for top in stage.expressions() for e in walk(top)}
+    return sum(isinstance(e, Apply) and e.primitive in SLOW for e in exprs) + sum(
+        isinstance(e, Load) for e in exprs) // 4 > 1  # fmt: skip

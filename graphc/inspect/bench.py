@@ -1,0 +1,171 @@
+"""Benchmarks of whole training steps, timed as a user would run them: NumPy arrays in, updated parameters and loss out.
+
+A workload is declared, compiled and called once (`first_ms`), its loss and new parameters are compared with the
+reference interpreter's, and only then it is timed.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc import nn, optim
+from graphc.dsl.losses import cross_entropy
+from graphc.dsl.symbol import Symbol
+from graphc.dsl.variables import Input, Variable, input
+from graphc.errors import InputError
+from graphc.inspect.record import StepRecord, record_step
+from graphc.models import mlp
+from graphc.program import Program, compile
+
+WARM_UP_STEPS = 5
+LEAST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training step of a ReLU network of `sizes` on batches of `batch` rows: cross-entropy, SGD with momentum."""
+
+    name: str
+    sizes: tuple[int, ...]
+    batch: int
+
+    @property
+    def flops(self) -> int:
+        """What the matrix products of a step need, the input's gradient left out, which nobody wants."""
+        weights = [a * b for a, b in zip(self.sizes, self.sizes[1:], strict=False)]
+        return 2 * self.batch * (3 * sum(weights) - weights[0])
+
+    def arrays(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """A batch: float32 `[batch, sizes[0]]` uniform in 0 ... 1, and int64 labels `[batch]`."""
+        rng = np.random.default_rng(seed)
+        images = rng.random((self.batch, self.sizes[0]), dtype=np.float32)
+        return images, rng.integers(0, self.sizes[-1], self.batch)
+
+
+    def declare(self) -> tuple[list[Input], Symbol, Mapping[Variable, Symbol]]:
+        """The declared step: inputs x and t, the mean loss, and the updates of parameters and momentum."""
+        x, t = input("x", ("N", self.sizes[0])), input("t", ("N",), "int64")
+        model, optimizer = mlp(*self.sizes), optim.SGD(lr=0.01, momentum=0.9)
+        with nn.trace(model, train=True):
+            loss = cross_entropy(model(x), t)
+        return [x, t], loss, optimizer.updates(loss, model.parameters())
+
+
+WORKLOADS = {w.name: w for w in (Workload("mlp", (784, 512, 512, 10), 128), Workload("mlp_small", (64, 64, 10), 32))}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A workload's figures; `worst_deviation` is that from the interpreter, relative, before anything was timed.
+
+    `first_ms` runs from the declared graph to the first result, compilation included; `since_start_ms` from the start
+    of the process (None where the system does not tell it). `share_of_peak` is of the fused multiply-add peak that the
+    same process measured, of as many threads.
+    """
+
+    workload: str
+    threads: int
+    median_ms: float
+    min_ms: float
+    first_ms: float
+    since_start_ms: float | None
+    from_cache: bool
+    steps: int
+    gflops: float
+    share_of_peak: float
+    worst_deviation: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, as `graphc bench --json` prints them."""
+        return {"system": "graphc"} | {k: _rounded(v) for k, v in self.__dict__.items()}
+
+    def __str__(self) -> str:
+        origin = "from the cache" if self.from_cache else "compiled"
+        return (f"{self.workload}: median {self.median_ms:.4g} ms, least {self.min_ms:.4g} ms over {self.steps} steps; "
+                f"{self.gflops:.1f} GFLOP/s, {self.share_of_peak:.0%} of the peak; first call {self.first_ms:.0f} ms "
+                f"({origin}); deviates from float64 by {self.worst_deviation:.1e}")
+
+
+def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> Timing:
+    """Time the workload `name` for about `seconds`. Raises InputError for an unknown name, CompileError if the step
+    computes something else than the interpreter."""
+    if name not in WORKLOADS:
+        raise InputError(f"unknown workload {name!r}; there are: {', '.join(WORKLOADS)}")
+    workload = WORKLOADS[name]
+    batches = [workload.arrays(seed + i) for i in range(2)]
+    program, record, first = first_call(workload, batches[0], threads=threads, seed=seed)
+    since_start = _process_age()
+    from graphc.inspect.oracle import check_step
+
+    deviation = check_step(program, record)
+    times = _timed(program, batches, seconds)
+    from graphc.inspect.peak import fma_gflops
+
+    median = statistics.median(times)
+    gflops = workload.flops / median / 1e9
+    return Timing(
+        workload=name,
+        threads=threads,
+        median_ms=median * 1e3,
+        min_ms=min(times) * 1e3,
+        first_ms=first * 1e3,
+        since_start_ms=None if since_start is None else since_start * 1e3,
+        from_cache=program.from_cache,
+        steps=len(times),
+        gflops=gflops,
+        share_of_peak=gflops / fma_gflops(threads),
+        worst_deviation=deviation,
+    )
+
+
+def first_call(
+    workload: Workload, batch: Sequence[np.ndarray], *, threads: int = 1, seed: int = 0
+) -> tuple[Program, StepRecord, float]:
+    """Compile a workload and run its first step; the program, what the step did, and the seconds from declared graph
+    to first result."""
+    inputs, loss, updates = workload.declare()
+    start = time.perf_counter()
+    program = compile(inputs, [loss], updates, dims={"N": workload.batch}, threads=threads, seed=seed,
+                      name=workload.name)
+    compiled = time.perf_counter() - start
+    record, called = record_step(program, batch)
+    return program, record, compiled + called
+
+
+def _timed(step: Callable[..., Any], batches: Sequence[tuple[Any, ...]], seconds: float) -> list[float]:
+    """Seconds of each step: at least `LEAST_STEPS`, after warm-up; batches take turns, so that none is prepared twice."""
+    source = cycle(batches)
+    for _ in range(WARM_UP_STEPS):
+        step(*next(source))
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < LEAST_STEPS or time.perf_counter() < end:
+        batch = next(source)
+        start = time.perf_counter()
+        step(*batch)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _process_age() -> float | None:
+    """Seconds since this process was started, Python's own start included; None where /proc does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks = int(fields[19])  # field 22 of the line, the process's start since boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return None
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits of a float: more is noise."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

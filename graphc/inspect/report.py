@@ -1,0 +1,124 @@
+"""What a compiled program is made of, as plain data for JSON and as text: stages, kernels, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphc.errors import InputError
+from graphc.ir.text import print_graph
+from graphc.kernel.plan import Plan
+from graphc.passes.manager import Stage
+from graphc.program import KernelView, Program
+
+DECLARED = "declared"
+
+
+def overview(program: Program) -> dict[str, Any]:
+    """Everything that `graphc inspect` lists: stages, kernels in the order of the table, and memory."""
+    return {
+        "program": program.name,
+        "from_cache": program.from_cache,
+        "extents": dict(program.plan.extents),
+        "stages": [stage_summary(stage) for stage in program.stages],
+        "kernels": [kernel_summary(kernel) for kernel in program.kernels.values()],
+        "memory": memory(program.plan),
+        "remarks": list(program.remarks),
+    }
+
+
+def stage_summary(stage: Stage) -> dict[str, Any]:
+    """A pass in one line: nodes before and after it, and how many rewrites it made."""
+    return {"name": stage.name, "before": len(stage.before.nodes), "after": len(stage.after.nodes),
+            "rewrites": len(stage.rewrites)}
+
+
+def stage_detail(program: Program, name: str) -> dict[str, Any]:
+    """The graph after the pass `name` ("declared": before the first), its diff and rewrites.
+
+    Raises InputError for a name that no pass has.
+    """
+    if name == DECLARED:
+        return {"name": name, "graph": print_graph(program.graph), "diff": "", "rewrites": []}
+    stage = _named(name, {stage.name: stage for stage in program.stages}, "pass", DECLARED)
+    rewrites = [{"rule": r.rule, "before": r.before, "after": r.after, "why": r.why, "origin": str(r.origin)}
+                for r in stage.rewrites]
+    return {"name": name, "graph": stage.after_text, "diff": stage.diff, "rewrites": rewrites}
+
+
+def kernel_summary(kernel: KernelView) -> dict[str, Any]:
+    """A kernel in one line: its schedule and what it computes."""
+    return {"name": kernel.name, "schedule": kernel.schedule, "source_lines": len(kernel.source.splitlines()),
+            "symbol": kernel.symbol, "origins": list(kernel.origins)}
+
+
+def kernel_detail(program: Program, name: str) -> dict[str, Any]:
+    """Form, schedule, source and origins of the kernel `name`. Raises InputError for a name that no kernel has."""
+    kernel = named_kernel(program, name)
+    return {**kernel_summary(kernel), "form": kernel.form, "source": kernel.source}
+
+
+def named_kernel(program: Program, name: str) -> KernelView:
+    """The kernel `name`. Raises InputError, listing them, for a name that no kernel has."""
+    return _named(name, program.kernels, "kernel")
+
+
+def memory(plan: Plan) -> dict[str, Any]:
+    """Bytes by region, and where every buffer lies; buffers of one arena that overlap live at different times."""
+    buffers = [{"name": b.name, "type": f"{b.dtype}[{b.dims}]", "region": b.region, "offset": b.offset,
+                "bytes": b.nbytes} for b in plan.buffers]
+    regions: dict[str, int] = {}
+    for b in plan.buffers:
+        regions[b.region] = regions.get(b.region, 0) + b.nbytes
+    return {"arena_bytes": plan.arena_bytes, "bytes": regions, "buffers": buffers, "written_in_place": list(plan.written),
+            "copied_after_the_step": [update.target for update in plan.updates]}
+
+
+def overview_text(found: Mapping[str, Any]) -> str:
+    """`overview` for people."""
+    extents = ", ".join(f"{name} <= {size}" for name, size in found["extents"].items())
+    lines = [f"program {found['program']}" + (f", {extents}" if extents else "")]
+    stages = [(s["name"], str(s["before"]), str(s["after"]), str(s["rewrites"])) for s in found["stages"]]
+    lines += ["", *_table(("pass", "nodes before", "after", "rewrites"), stages)]
+    kernels = [(k["name"], k["schedule"]) for k in found["kernels"]]
+    lines += ["", *_table((f"kernel ({len(kernels)})", "schedule"), kernels)]
+    held = found["memory"]
+    rows = [(region, f"{size:,}") for region, size in held["bytes"].items()]
+    lines += ["", *_table(("memory", "bytes"), rows), f"arena: {held['arena_bytes']:,} bytes, its buffers share it by lifetime"]
+    lines += [f"written in place: {', '.join(held['written_in_place']) or 'nothing'}"]
+    if held["copied_after_the_step"]:
+        lines += [f"copied after the step: {', '.join(held['copied_after_the_step'])}"]
+    return "\n".join(lines)
+
+
+def stage_text(found: Mapping[str, Any], *, diff: bool) -> str:
+    """`stage_detail` for people: the graph, or with `diff` what changed, and why."""
+    if not diff:
+        return str(found["graph"]).rstrip()
+    rewrites = [f"{r['rule']}: {r['before']}  ->  {r['after']}\n    {r['why']}" for r in found["rewrites"]]
+    return "\n".join([found["diff"] or "nothing changed", "", *rewrites]).rstrip()
+
+
+def kernel_text(found: Mapping[str, Any]) -> str:
+    """`kernel_detail` for people."""
+    origins = [f"# {origin}" for origin in found["origins"]]
+    return "\n".join([*origins, found["form"].rstrip(), "", f"# schedule: {found['schedule']}", found["source"].rstrip()])
+
+
+def _named(name: str, known: Mapping[str, Any], kind: str, *more: str) -> Any:
+    if name not in known:
+        raise InputError(f"there is no {kind} {name!r}; there are: {', '.join([*more, *known])}")
+    return known[name]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with columns as wide as their longest cell; columns of numbers to the right."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numbers = [all(cell.replace(",", "").isdigit() for cell in column[1:]) and len(column) > 1 for column in columns]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numbers, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return [line(head), *map(line, rows)]

@@ -1,0 +1,62 @@
+"""The text of a plan: its memory map and its table of kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphc.kernel.plan import Buffer, Call, Entry, Loop, Plan
+
+
+def print_plan(plan: Plan) -> str:
+    """A plan as text: regions and offsets of buffers, then the table, then what happens before and after it."""
+    extents = ", ".join(f"{name} <= {size}" for name, size in sorted(plan.extents.items()))
+    lines = [f"plan {plan.name}{' where ' + extents if extents else ''} {{"]
+    lines += [f"  arena {plan.arena_bytes} bytes", "  memory {"]
+    lines += ["    " + line for line in _memory(plan)]
+    lines += ["  }", "  table {", *("    " + line for line in _entries(plan.entries)), "  }"]
+    for label, names in (("inputs", plan.inputs), ("results", plan.results), ("written", plan.written)):
+        if names:
+            lines.append(f"  {label} {', '.join(names)}")
+    lines += [f"  check {c.lower} <= {c.input} < {c.upper}{_comment(c.origin)}" for c in plan.checks]
+    lines += [f"  update {u.target} = {u.source}" for u in plan.updates]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _comment(text: str) -> str:
+    return f"  # {text}" if text else ""
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    """One line a buffer, by region and offset, in columns."""
+    regions = list(dict.fromkeys(("arena", "input", *(b.region for b in plan.buffers))))
+    ordered = sorted(plan.buffers, key=lambda b: (regions.index(b.region), b.offset, b.name))
+    rows = [(b.name, _type(b), b.region, _place(b)) for b in ordered]
+    widths = [max((len(row[k]) for row in rows), default=0) for k in range(3)]
+    for row in rows:
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+
+
+def _type(buffer: Buffer) -> str:
+    capacity = ",".join(map(str, buffer.shape))
+    dims = f" as [{buffer.dims}]" if buffer.dims and buffer.dims != capacity else ""
+    return f"{buffer.dtype}[{capacity}]{dims}"
+
+
+def _place(buffer: Buffer) -> str:
+    if buffer.region in ("arena", "input"):
+        return f"{buffer.offset} .. {buffer.offset + buffer.nbytes}"
+    return f"#{buffer.offset}, {buffer.nbytes} bytes"
+
+
+def _entries(entries: tuple[Entry, ...]) -> Iterator[str]:
+    for entry in entries:
+        if isinstance(entry, Loop):
+            moved = "".join(f", {name} by {step} bytes" for name, step in entry.strides)
+            yield f"loop {entry.name} < {entry.count}{moved} {{"
+            yield from ("  " + line for line in _entries(entry.body))
+            yield "}"
+        elif isinstance(entry, Call):
+            extents = f" where {', '.join(entry.extents)}" if entry.extents else ""
+            yield f"{entry.kernel}({', '.join(entry.operands)}){extents}"
+        else:
+            yield "barrier"

@@ -1,0 +1,7 @@
+"""Models written in the public face, ready to train: what the command line and the examples use."""
+
+from __future__ import annotations
+
+from graphc.models.mlp import mlp
+
+__all__ = ["mlp"]

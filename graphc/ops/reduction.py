@@ -1,0 +1,245 @@
+"""Reductions over axes: sum, mean, max, min, argmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AttributeValueError, ShapeError
+from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim, product
+from graphc.ir.graph import Node, Value
+from graphc.ir.op import Attribute, Attributes, Infer, NotDifferentiable, Op, Sample, define
+from graphc.ir.types import DType, TensorType, bool_, i64
+from graphc.kernel.expr import Apply, AxisIndex, Cast, Expr, Extent, Name
+from graphc.kernel.form import Accumulate, Kernel, Let
+from graphc.ops import forms
+from graphc.ops.rules import FLOATS, NUMBERS, ORDERED, expect_dtype, expect_operands, normalise_axes, normalise_axis
+
+TIES = ("even", "first")
+
+_AXES = {
+    "axes": Attribute("ints", "the axes that are reduced; negative ones count from the back"),
+    "keepdims": Attribute("bool", "keep the reduced axes, with size 1", False),
+}
+_TIES = {"ties": Attribute("str", "who gets the gradient of equal elements: 'even' (shared) or 'first'", "even")}
+
+
+def _reduced(node: Node) -> tuple[int, ...]:
+    return normalise_axes(node.attributes["axes"], node.inputs[0].type.rank)
+
+
+def _kept_shape(shape: Sequence[Dim], axes: Sequence[int]) -> tuple[Dim, ...]:
+    return tuple(1 if k in axes else dim for k, dim in enumerate(shape))
+
+
+def _infer(allowed: Sequence[DType], needs_elements: bool = False) -> Infer:
+    def infer(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
+        expect_operands(types, 1)
+        expect_dtype(types[0], allowed)
+        shape = types[0].shape
+        axes = normalise_axes(attributes["axes"], len(shape))
+        if needs_elements and any(shape[k] == 0 for k in axes):
+            raise ShapeError("an axis of size 0 has no greatest or least element; reduce only axes that have elements")
+        if "ties" in attributes:
+            _check_ties(attributes["ties"], axes)
+        kept = _kept_shape(shape, axes)
+        left = kept if attributes["keepdims"] else tuple(d for k, d in enumerate(shape) if k not in axes)
+        return (TensorType(types[0].dtype, left),)
+
+    return infer
+
+
+def _check_ties(ties: str, axes: Sequence[int]) -> None:
+    if ties not in TIES:
+        raise AttributeValueError(f"ties={ties!r} is not one of {TIES}")
+    if ties == "first" and len(axes) != 1:
+        raise AttributeValueError(f"ties='first' picks an index along one axis, not {tuple(axes)}; use ties='even'")
+
+
+def _reference(function: Callable[..., Any], **options: Any) -> Callable[..., tuple[Any, ...]]:
+    def reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
+        x = np.asarray(arrays[0])
+        keep = {name: x.dtype for name in options}
+        with np.errstate(all="ignore"):
+            return (np.asarray(function(x, axis=tuple(attributes["axes"]), keepdims=attributes["keepdims"], **keep)),)
+
+    return reference
+
+
+def _spread(value: Value, node: Node, b: Builder) -> Value:
+    """A value of the node's output shape, broadcast over the reduced axes of the operand."""
+    shape = node.inputs[0].type.shape
+    kept = _kept_shape(shape, _reduced(node))
+    return b.broadcast(value if value.type.shape == kept else b.reshape(value, shape=kept), shape)
+
+
+def _count(node: Node) -> Dim:
+    return product(node.inputs[0].type.shape[k] for k in _reduced(node))
+
+
+def _sum_gradient(node: Node, cotangents: Sequence[Value | None], b: Builder) -> Sequence[Value | None]:
+    return [None if cotangents[0] is None else _spread(cotangents[0], node, b)]
+
+
+def _mean_gradient(node: Node, cotangents: Sequence[Value | None], b: Builder) -> Sequence[Value | None]:
+    (g,), count, dtype = cotangents, _count(node), node.type.dtype
+    if g is None:
+        return [None]
+    number = b.constant(count, dtype) if isinstance(count, int) else b.cast(b.size(dim=count), dtype=dtype)
+    return [_spread(b.elementwise("div", g, number), node, b)]
+
+
+def _extremum_gradient(node: Node, cotangents: Sequence[Value | None], b: Builder) -> Sequence[Value | None]:
+    """The gradient goes to the extreme elements: shared evenly, or all to the first of them (`ties`)."""
+    (g,), (x,), axes = cotangents, node.inputs, _reduced(node)
+    if g is None:
+        return [None]
+    zero = b.constant(0, x.type.dtype)
+    if node.attributes["ties"] == "first":
+        return [b.elementwise("where", _first(node, axes[0], b), _spread(g, node, b), zero)]
+    chosen = b.eq(x, _spread(node.output, node, b))
+    ties = b.sum(b.cast(chosen, dtype=x.type.dtype), axes=axes, keepdims=node.attributes["keepdims"])
+    return [b.elementwise("where", chosen, _spread(b.div(g, ties), node, b), zero)]
+
+
+def _first(node: Node, axis: int, b: Builder) -> Value:
+    """Truth values: true at the first extreme element along the axis."""
+    (x,), rank = node.inputs, node.inputs[0].type.rank
+    index = b.argmax(x if node.op.name == "max" else b.neg(x), axis=axis)
+    marks = b.one_hot(index, depth=x.type.shape[axis], dtype=bool_)
+    order = [k for k in range(rank) if k != axis]
+    back = tuple(order.index(k) if k != axis else rank - 1 for k in range(rank))
+    return marks if back == tuple(range(rank)) else b.transpose(marks, permutation=back)
+
+
+def _lower(combiner: str, mean: bool = False) -> Callable[[Node], Kernel]:
+    def lower(node: Node) -> Kernel:
+        axes, dtype = _reduced(node), node.type.dtype
+        accumulate = Accumulate(("acc",), combiner, (forms.reduce_load(node, axes, node.attributes["keepdims"]),))
+        count: Expr = Cast(Extent(_count(node)), dtype)
+        results = (Let("mean", Apply("div", (Name("acc"), count))),) if mean else ()
+        return forms.reduce_kernel(node, axes, accumulate, results)
+
+    return lower
+
+
+def _samples(integers: bool, ties: bool) -> Callable[[], Sequence[Sample]]:
+    def samples() -> Sequence[Sample]:
+        x = np.sin(np.arange(24.0) * 1.7).reshape(2, 3, 4)
+        choices = [(0,), (1,), (-1,), (0, 2), (-2, -1), (0, 1, 2), ()]
+        found = [Sample((x,), {"axes": axes}, differentiable=(0,)) for axes in choices]
+        found += [Sample((x,), {"axes": axes, "keepdims": True}, differentiable=(0,)) for axes in ((1,), (0, -1))]
+        found.append(Sample((x.astype(np.float32).reshape(1, 6, 4),), {"axes": (0,)}))
+        found.append(Sample((np.array(2.5),), {"axes": ()}))
+        if integers:
+            found += [Sample((np.arange(-3, 3, dtype=t).reshape(2, 3),), {"axes": (1,)}) for t in (np.int32, np.int64)]
+        if ties:
+            even = np.array([[2.0, 2.0, 1.0, 2.0], [-1.0, -3.0, -3.0, -1.0]])
+            found += [Sample((even,), {"axes": (1,), "ties": how}) for how in TIES]
+            found += [Sample((x,), {"axes": (k,), "keepdims": k == 1, "ties": "first"}, (0,)) for k in (0, 1, -1)]
+        return found
+
+    return samples
+
+
+SUM = define(
+    Op(
+        "sum",
+        "The sum over axes, in the operand's dtype.",
+        latex=r"\sum_i x_i",
+        attributes=_AXES,
+        infer=_infer(NUMBERS),
+        reference=_reference(np.sum, dtype=True),
+        gradient=_sum_gradient,
+        lower=_lower("sum"),
+        samples=_samples(integers=True, ties=False),
+    )
+)
+MEAN = define(
+    Op(
+        "mean",
+        "The arithmetic mean over axes, floats only.",
+        latex=r"\frac{1}{n} \sum_i x_i",
+        attributes=_AXES,
+        infer=_infer(FLOATS),
+        reference=_reference(np.mean, dtype=True),
+        gradient=_mean_gradient,
+        lower=_lower("sum", mean=True),
+        samples=_samples(integers=False, ties=False),
+    )
+)
+MAX = define(
+    Op(
+        "max",
+        "The greatest element over axes; NaN wins. Equal ones share the gradient, or the first one has it (`ties`).",
+        latex=r"\max_i x_i",
+        attributes=_AXES | _TIES,
+        infer=_infer(ORDERED, needs_elements=True),
+        reference=_reference(np.max),
+        gradient=_extremum_gradient,
+        lower=_lower("max"),
+        samples=_samples(integers=True, ties=True),
+    )
+)
+MIN = define(
+    Op(
+        "min",
+        "The least element over axes; NaN wins. Equal ones share the gradient, or the first one has it (`ties`).",
+        latex=r"\min_i x_i",
+        attributes=_AXES | _TIES,
+        infer=_infer(ORDERED, needs_elements=True),
+        reference=_reference(np.min),
+        gradient=_extremum_gradient,
+        lower=_lower("min"),
+        samples=_samples(integers=True, ties=True),
+    )
+)
+
+
+def _infer_argmax(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
+    expect_operands(types, 1)
+    expect_dtype(types[0], ORDERED)
+    axis = normalise_axis(attributes["axis"], types[0].rank)
+    if types[0].shape[axis] == 0:
+        raise ShapeError("an axis of size 0 has no greatest element; take argmax over an axis that has elements")
+    return (TensorType(i64, tuple(d for k, d in enumerate(types[0].shape) if k != axis)),)
+
+
+def _argmax_reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
+    return (np.asarray(np.argmax(arrays[0], axis=attributes["axis"])),)
+
+
+def _lower_argmax(node: Node) -> Kernel:
+    axis = normalise_axis(node.attributes["axis"], node.inputs[0].type.rank)
+    exprs = (forms.reduce_load(node, (axis,), keepdims=False), AxisIndex("r0"))
+    return forms.reduce_kernel(node, (axis,), Accumulate(("best", "index"), "argmax", exprs))
+
+
+def _argmax_samples() -> Sequence[Sample]:
+    x = np.sin(np.arange(24.0) * 1.7).reshape(2, 3, 4)
+    ties = np.array([[1.0, 3.0, 3.0], [np.nan, 5.0, np.nan], [-np.inf, -np.inf, -np.inf]])
+    found = [Sample((x,), {"axis": axis}) for axis in (0, 1, -1)]
+    return [
+        *found,
+        Sample((ties,), {"axis": 1}),
+        Sample((x.astype(np.float32).reshape(24, 1),), {"axis": 1}),
+        Sample((np.array([3, 9, 9, 1], np.int32),), {"axis": 0}),
+    ]
+
+
+ARGMAX = define(
+    Op(
+        "argmax",
+        "The index of the greatest element along an axis, the first of equal ones; a NaN is the greatest.",
+        latex=r"\operatorname{arg\,max}_i x_i",
+        attributes={"axis": Attribute("int", "the axis; a negative one counts from the back")},
+        infer=_infer_argmax,
+        reference=_argmax_reference,
+        gradient=NotDifferentiable("its result is an index"),
+        lower=_lower_argmax,
+        samples=_argmax_samples,
+    )
+)

@@ -1,0 +1,45 @@
+"""The whole order of passes, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from graphc.errors import CompileError
+from graphc.passes.bind import Bind
+from graphc.passes.canonicalise import Canonicalise
+from graphc.passes.cse import CSE
+from graphc.passes.dce import DCE
+from graphc.passes.differentiate import Differentiate
+from graphc.passes.fold import Fold
+from graphc.passes.fuse import Fuse
+from graphc.passes.manager import Pass
+from graphc.passes.stability import Stability
+
+REQUIRED = ("differentiate", "bind", "fuse")  # what comes after the pipeline relies on them
+
+
+def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) -> tuple[Pass, ...]:
+    """The passes from the declared graph to the graph that is lowered to kernels.
+
+    `sizes` binds dimension symbols; symbols that it does not name stay runtime counts. `without` switches passes
+    off by name, wherever they stand. Raises CompileError for a name that is no pass or one that is needed.
+    """
+    passes: tuple[Pass, ...] = (
+        Stability(),  # before differentiation: gradients of stable expressions are stable
+        Differentiate(),
+        Bind(tuple(sorted(sizes.items()))),
+        Canonicalise(),
+        Stability(),  # what became visible by canonicalising, and what gradients added
+        Fold(),
+        Canonicalise(),  # what folding made neutral; removes stop_gradient
+        CSE(),
+        Fuse(),  # each node left is one kernel, a view or an array constant
+        DCE(),  # outputs of fusions that nothing reads
+    )
+    known = {step.name for step in passes}
+    for name in without:
+        if name not in known or name in REQUIRED:
+            problem = "cannot be left out" if name in REQUIRED else "is no pass"
+            optional = ", ".join(sorted(known - set(REQUIRED)))
+            raise CompileError(f"without={name!r}: {name!r} {problem}; passes that can be left out: {optional}")
+    return tuple(step for step in passes if step.name not in without)

@@ -1,0 +1,227 @@
+"""A finished program, ready to be called: plan, loaded machine code, arena, variables.
+
+Everything that does not depend on the values of a call is resolved when the executable is made, or at the first
+call with given shapes. A call copies its inputs into the arena, runs the table once (a step) with Python's global
+lock released, and copies the results out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import InputError, VerifyError
+from graphc.ir.buffers import address, aligned_copy, aligned_zeros
+from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
+from graphc.ir.types import as_dtype
+from graphc.kernel.plan import Buffer, Plan
+from graphc.runtime.driver import control_block, driver
+from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
+from graphc.runtime.loader import load
+from graphc.runtime.state import Variable, check_variable
+from graphc.runtime.table import Copy, Table, build
+
+_MAX_BINDINGS = 256
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """What calls with the same input shapes share: runtime counts, and the parts of buffers that are in use."""
+
+    counts: np.ndarray
+    regions: tuple[np.ndarray, ...]
+    results: tuple[np.ndarray, ...]
+
+
+class Executable:
+    """Runs `plan` with the machine code `objects` (kernel symbol -> object file).
+
+    `variables` maps the names in `plan.variables` to their owners, whose `array` must stay the same memory;
+    `constants` maps the names in `plan.constants` to arrays. Results are read after the updates. Calls from several
+    Python threads take turns; two executables that share variables must not run at the same time.
+    `threads` is how many threads may walk the table; so far one does, whatever the number.
+
+    Raises VerifyError for a plan that contradicts itself, StateError for variables that do not fit,
+    CompileError for machine code that cannot be loaded.
+    """
+
+    def __init__(self, plan: Plan, objects: Mapping[str, bytes], variables: Mapping[str, Variable],
+                 constants: Mapping[str, np.ndarray], seed: int, *, threads: int = 1) -> None:
+        if not 0 <= seed < 2**63:
+            raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
+        self.plan, self.threads = plan, threads
+        self.lock = threading.Lock()
+        self.control = control_block()
+        self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
+        self._buffers = {buffer.name: buffer for buffer in plan.buffers}
+        self._arena = aligned_zeros((plan.arena_bytes,), "u8")
+        self._rng = aligned_zeros((2,), "i64")
+        self._rng[0] = seed
+        self._variables = [self._variable(name, variables) for name in plan.variables]
+        self._constants = [self._constant(name, constants) for name in plan.constants]
+        self._memory = {buffer.name: self._memory_of(buffer) for buffer in plan.buffers}
+        self.code = load({call.kernel: _object(plan, call.kernel, objects) for call in plan.calls()})
+        self.table = self._table()
+        self._places = self._input_places()
+        self._names = [spec.name for spec in self.specs]
+        self._bindings: dict[tuple[Shape, ...], _Binding] = {}
+        self._bound: _Binding | None = None
+        changed = dict.fromkeys((*plan.written, *(update.target for update in plan.updates)))
+        self.changed = [self._owner(name) for name in changed]
+        self._run = driver().run
+        addresses = (address(self.table.rows), len(self.table.rows), 0, 1, address(self.control))
+        self._run_arguments = [ctypes.c_int64(value) for value in addresses]
+
+    def __call__(self, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+        """Run one step on named arrays (or what `numpy.asarray` takes); the results are fresh arrays.
+
+        Raises InputError, before anything has run or changed, for missing or unknown inputs and for shapes, dtypes
+        and values that do not fit.
+        """
+        values = self.ordered(inputs)
+        with self.lock:
+            return self.step(values)
+
+    def ordered(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """The values of `inputs` in the order of `plan.inputs`. Raises InputError for missing and unknown names."""
+        if len(inputs) == len(self._names):
+            try:
+                return [inputs[name] for name in self._names]
+            except KeyError:
+                pass
+        raise name_error(self.plan.name, self.specs, inputs)
+
+    def step(self, values: list[Any]) -> list[np.ndarray]:
+        """One step on arrays in the order of `plan.inputs`; the caller holds `lock`."""
+        for i, value in enumerate(values):
+            if type(value) is not np.ndarray:
+                values[i] = as_array(self.specs[i], value)
+        shapes = tuple([value.shape for value in values])
+        binding = self._bindings.get(shapes) or self._bind(shapes)
+        if binding is not self._bound:
+            self.table.cells[: len(binding.counts)] = binding.counts
+            self._bound = binding
+        for place, value, region in zip(self._places, values, binding.regions):  # noqa: B905 - strict costs time
+            if value.dtype is place.plain:
+                region[...] = value
+            else:
+                place.fill(value, region)
+        try:
+            self._run(*self._run_arguments)
+        finally:  # a KeyboardInterrupt arrives here, after the step
+            for variable in self.changed:
+                variable.version += 1
+        return [result.copy() for result in binding.results]
+
+    @property
+    def steps(self) -> int:
+        """Steps done so far: the counter of the random state. Setting it moves the random state there."""
+        return int(self._rng[1])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._rng[1] = steps
+
+    # -- made once -------------------------------------------------------------------------------------------
+
+    def _owner(self, name: str) -> Variable:
+        """The variable whose memory the buffer `name` is."""
+        buffer = self._buffers[name]
+        if buffer.region != "variable":
+            raise VerifyError(f"plan {self.plan.name}: {name!r} is updated, but lies in the {buffer.region}")
+        return self._variables[buffer.offset]
+
+    def _variable(self, name: str, variables: Mapping[str, Variable]) -> Variable:
+        if name not in variables:
+            raise VerifyError(f"plan {self.plan.name} needs the variable {name!r}, which was not given")
+        check_variable(self.plan.name, self._buffers[name], variables[name].array)
+        return variables[name]
+
+    def _constant(self, name: str, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+        buffer = self._buffers[name]
+        if name not in constants:
+            raise VerifyError(f"plan {self.plan.name} needs the constant {name!r}, which was not given")
+        array = constants[name]
+        if array.shape != buffer.shape or array.dtype != as_dtype(buffer.dtype).numpy:
+            raise VerifyError(f"plan {self.plan.name}: constant {name!r} should be {buffer.dtype}{list(buffer.shape)}, "
+                              f"got {array.dtype.name}{list(array.shape)}")
+        return aligned_copy(array)
+
+    def _memory_of(self, buffer: Buffer) -> np.ndarray:
+        """The buffer as a row-major array over its capacities."""
+        dtype = as_dtype(buffer.dtype).numpy
+        nbytes = int(np.prod(buffer.shape, dtype=np.int64)) * dtype.itemsize
+        whole, start = self._arena, buffer.offset
+        if buffer.region not in ("arena", "input"):
+            owned = {"variable": [v.array for v in self._variables], "constant": self._constants, "rng": [self._rng]}
+            if buffer.region not in owned or not 0 <= buffer.offset < len(owned[buffer.region]):
+                raise VerifyError(f"plan {self.plan.name}: buffer {buffer} lies nowhere")
+            whole, start = owned[buffer.region][buffer.offset], 0
+        if start < 0 or start + max(nbytes, buffer.nbytes) > whole.nbytes:
+            raise VerifyError(f"plan {self.plan.name}: buffer {buffer} does not fit into {whole.nbytes} bytes")
+        return np.ndarray(buffer.shape, dtype, buffer=whole.data, offset=start)
+
+    def _table(self) -> Table:
+        addresses = {name: address(array) for name, array in self._memory.items()}
+        targets = {update.target for update in self.plan.updates}
+        copies = []
+        for update in self.plan.updates:
+            target, source = self._memory[update.target], self._memory[update.source]
+            if target.shape != source.shape or target.dtype != source.dtype or update.source in targets:
+                raise VerifyError(f"plan {self.plan.name}: {update} must copy from a buffer of the same type that is "
+                                  "no target itself")
+            copies.append(Copy(addresses[update.target], addresses[update.source], target.nbytes))
+        step_cell = address(self._rng) + self._rng.itemsize
+        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), step_cell=step_cell)
+
+    def _input_places(self) -> list[InputPlace]:
+        outside = driver().outside
+        checks = {spec.name: [check for check in self.plan.checks if check.input == spec.name] for spec in self.specs}
+        for check in self.plan.checks:
+            if check.input not in checks:
+                raise VerifyError(f"plan {self.plan.name}: {check} names no input")
+        return [InputPlace(spec, self._memory[spec.name], checks[spec.name], outside) for spec in self.specs]
+
+    # -- made once for each combination of shapes ------------------------------------------------------------
+
+    def _bind(self, shapes: tuple[Shape, ...]) -> _Binding:
+        counts = bind_counts(self.specs, shapes, self.plan.extents)
+        regions = tuple(_part(self._memory[spec.name], shape) for spec, shape in zip(self.specs, shapes, strict=True))
+        results = []
+        for name in self.plan.results:
+            shape = tuple(evaluate(dim, counts) for dim in _dims(self.plan, self._buffers[name]))
+            results.append(_part(self._memory[name], shape))
+        binding = _Binding(np.array(list(counts.values()), np.int64), regions, tuple(results))
+        if len(self._bindings) >= _MAX_BINDINGS:
+            self._bindings.clear()
+        self._bindings[shapes] = binding
+        return binding
+
+
+def _part(array: np.ndarray, shape: Shape) -> np.ndarray:
+    """The leading part of `array` with the given shape; `array` itself where that is all of it."""
+    return array if shape == array.shape else array[tuple(slice(size) for size in shape)]
+
+
+def _spec(plan: Plan, buffer: Buffer) -> InputSpec:
+    return InputSpec(plan.name, buffer.name, as_dtype(buffer.dtype), buffer.shape, _dims(plan, buffer))
+
+
+def _dims(plan: Plan, buffer: Buffer) -> tuple[Dim, ...]:
+    """The buffer's shape with its symbols. Raises VerifyError where that is not what its capacities are made of."""
+    dims = tuple(parse_dim(text) for text in buffer.dims.split(",")) if buffer.dims else buffer.shape
+    unknown = {name for dim in dims for name in symbols(dim)} - set(plan.extents)
+    if unknown or tuple(evaluate(dim, plan.extents) for dim in dims) != buffer.shape:
+        raise VerifyError(f"plan {plan.name}: buffer {buffer} is not of shape [{buffer.dims}] at {plan.extents}")
+    return dims
+
+
+def _object(plan: Plan, kernel: str, objects: Mapping[str, bytes]) -> bytes:
+    if kernel not in objects:
+        raise VerifyError(f"plan {plan.name} calls {kernel!r}, for which there is no machine code")
+    return objects[kernel]

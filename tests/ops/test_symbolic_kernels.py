@@ -1,0 +1,75 @@
+"""Kernels of ops whose shapes hold symbols: sizes are read at run time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc.ops  # noqa: F401  (fills the registry)
+from graphc.interpret import evaluate
+from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim, symbol
+from graphc.ir.graph import Graph, Value
+from graphc.ir.types import TensorType, as_dtype
+from graphc.kernel.interpret import run
+
+N = symbol("N")
+ROWS = np.sin(np.arange(30.0)).reshape(5, 6)
+LABELS = np.array([0, 5, 2, 2, 1], np.int32)
+STATE = np.array([3, 4], np.int64)
+
+CASES: list[tuple[str, list[tuple[Any, tuple[Dim, ...]]], dict[str, Any]]] = [
+    ("mean", [(ROWS, (N, 6))], {"axes": (0,)}),
+    ("mean", [(ROWS, (N, 6))], {"axes": (0, 1)}),
+    ("max", [(ROWS, (N, 6))], {"axes": (0,), "keepdims": True}),
+    ("argmax", [(ROWS, (N, 6))], {"axis": 0}),
+    ("log_softmax", [(ROWS, (N, 6))], {}),
+    ("log_softmax", [(ROWS.T, (6, N))], {}),
+    ("cross_entropy", [(ROWS, (N, 6)), (LABELS, (N,))], {}),
+    ("gather", [(ROWS, (N, 6)), (LABELS, (N,))], {}),
+    ("matmul", [(ROWS, (N, 6)), (ROWS, (N, 6))], {"transpose_a": True}),
+    ("matmul", [(ROWS, (N, 6)), (ROWS, (N, 6))], {"transpose_b": True}),
+    ("reshape", [(ROWS, (N, 6))], {"shape": (N, 2, 3)}),
+    ("reshape", [(ROWS.reshape(5, 2, 3), (N, 2, 3))], {"shape": (N, 6)}),
+    ("reshape", [(ROWS, (N, 6))], {"shape": (6 * N,)}),
+    ("reshape", [(ROWS.reshape(-1), (6 * N,))], {"shape": (N, 6)}),
+    ("reshape", [(ROWS.T, (6, N))], {"shape": (2, 3 * N)}),
+    ("reshape", [(ROWS.T, (6, N))], {"shape": (6 * N,)}),
+    ("reshape", [(ROWS.T, (6, N))], {"shape": (N, 6)}),
+    ("transpose", [(ROWS, (N, 6))], {"permutation": (1, 0)}),
+    ("broadcast_to", [(ROWS[0], (6,))], {"shape": (N, 6)}),
+    ("one_hot", [(LABELS, (N,))], {"depth": 6, "dtype": as_dtype("float64")}),
+    ("uniform", [(STATE, (2,))], {"shape": (N, 20), "stream": 1}),
+    ("uniform", [(STATE, (2,))], {"shape": (20, N), "stream": 1}),
+    ("size", [], {"dim": 2 * N + 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "operands", "attributes"), CASES)
+def test_kernel_reads_sizes_at_run_time(
+    name: str, operands: list[tuple[np.ndarray, tuple[Dim, ...]]], attributes: dict[str, Any]
+) -> None:
+    values = [Value(TensorType(as_dtype(a.dtype), s), name=f"in{k}") for k, (a, s) in enumerate(operands)]
+    rows = Value(TensorType(as_dtype("f32"), (N,)), name="rows")  # tells the interpreter N where no operand does
+    output = getattr(Builder(), name)(*values, **attributes)
+    kernel = dataclasses.replace(output.producer.op.lower(output.producer), capacities={"N": 9})
+    assert "N" in kernel.runtime_extents or not any("N" in str(v) for v in (*attributes.values(), *values))
+    arrays = {f"in{k}": a for k, (a, _) in enumerate(operands)}
+    graph = Graph(name, (*values, rows), (output,))
+    expected = evaluate(graph, {**arrays, "rows": np.zeros(5)})[0]
+
+    found = run(kernel, arrays, {"N": 5}, float64=True)["out0"]
+
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_flattening_stays_affine() -> None:
+    """A flatten between layers must not cost a division for each element: rows pass, columns split by division only
+    where one axis of the result runs over several of the operand."""
+    x = Value(TensorType(as_dtype("f32"), (N, 6)), name="x")
+    output = Builder().reshape(x, shape=(N, 2, 3))
+    kernel = output.producer.op.lower(output.producer)
+    assert "floordiv" not in str(kernel) and "Computed" not in str(kernel)
