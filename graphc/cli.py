@@ -10,12 +10,16 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import graphc
-from graphc.errors import GraphcError
-from graphc.models import digits
+from graphc import nn, optim
+from graphc.errors import GraphcError, InputError
+from graphc.models import mlp
+from graphc.models.digits import CLASSES, PIXELS, Digits, digits
+from graphc.train.callbacks import Callback, Logs, Training
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 WORKLOADS = ("mlp", "mlp_small", "peak")
@@ -138,6 +142,135 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(",") if part.strip())
 
 
-for _type, _name in ((_count, "integer"), (_positive, "integer"), (_rate, "number"), (_fraction, "number"),
-                     (_sizes, "list of integers")):
-    _type.__name__ = _name
+# train
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    """Train, print the test accuracy, save; an interrupted run saves what it has."""
+    _check_writable(arguments.save)
+    start = time.perf_counter()
+    data = digits(arguments.data, validation=arguments.validation, seed=arguments.seed)
+    model = mlp(PIXELS, *arguments.hidden, CLASSES)
+    model.compile("cross_entropy", _optimizer(arguments), ["accuracy"], seed=arguments.seed, threads=arguments.threads)
+    try:
+        _fit(model, data, arguments)
+        scores = model.evaluate(*data.test)
+    except KeyboardInterrupt:
+        _save(model, arguments.save)
+        raise
+    _save(model, arguments.save)
+    seconds = time.perf_counter() - start
+    result = {"test_loss": scores["loss"], "test_accuracy": scores["accuracy"], "seconds": round(seconds, 3)}
+    if arguments.json:
+        _print_json(result)
+    else:
+        print(f"test accuracy {scores['accuracy']:.2%}, test loss {scores['loss']:.4f}, {seconds:.1f} s in all")
+    return 0
+
+
+def _fit(model: nn.Module, data: Digits, arguments: argparse.Namespace) -> None:
+    model.fit(
+        *data.train,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        validation_data=data.validation,
+        callbacks=[_JsonLines()] if arguments.json else [],
+        verbose=0 if arguments.json else "auto",
+    )
+
+
+class _JsonLines(Callback):
+    """Prints each epoch's figures as a line of JSON."""
+
+    def on_epoch_end(self, training: Training, epoch: int, logs: Logs) -> None:
+        """Print `{"epoch": 1, "loss": ...}`; epochs count from 1."""
+        _print_json({"epoch": epoch + 1, **logs, "seconds": round(training.history.seconds[-1], 3)})
+
+
+def _optimizer(arguments: argparse.Namespace) -> optim.Optimizer:
+    if arguments.optimizer == "adam":
+        return optim.Adam(lr=arguments.lr or 0.001)
+    return optim.SGD(lr=arguments.lr or 0.05, momentum=0.9)
+
+
+def _check_writable(path: str | None) -> None:
+    """Refuse a file that could not be written before an hour of training, not after it."""
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(f"--save {path}: {folder} is no folder that can be written to, or {path} is a folder")
+
+
+def _save(model: nn.Module, path: str | None) -> None:
+    if path is not None:
+        model.save(path)
+        print(f"parameters written to {path}", file=sys.stderr)
+
+
+# bench, inspect, doctor
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    result: Any
+    if arguments.workload == "peak":
+        from graphc.inspect.peak import measure_peak
+
+        result = measure_peak(arguments.threads, arguments.seconds)
+    else:
+        from graphc.inspect.bench import run
+
+        result = run(arguments.workload, threads=arguments.threads, seconds=arguments.seconds, seed=arguments.seed)
+    if arguments.json:
+        _print_json(result.to_json())
+    else:
+        print(result)
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from graphc.inspect import find, report
+
+    _check_inspect(arguments)
+    program = find.program(arguments.model)
+    if arguments.stage is not None:
+        found = report.stage_detail(program, arguments.stage)
+        text = report.stage_text(found, diff=arguments.diff)
+    elif arguments.kernel is not None:
+        found = report.kernel_detail(program, arguments.kernel)
+        for form in ("llvm", "asm"):
+            if getattr(arguments, form):
+                found[form] = getattr(report.named_kernel(program, arguments.kernel), form)()
+        text = found.get("llvm") or found.get("asm") or report.kernel_text(found)
+    else:
+        found = report.overview(program)
+        text = report.overview_text(found)
+    if arguments.json:
+        _print_json(found)
+    else:
+        print(text)
+    return 0
+
+
+def _check_inspect(arguments: argparse.Namespace) -> None:
+    if arguments.diff and arguments.stage is None:
+        raise InputError("--diff needs --stage NAME: whose changes?")
+    if (arguments.llvm or arguments.asm) and arguments.kernel is None:
+        raise InputError("--llvm and --asm need --kernel NAME: of which kernel?")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from graphc.inspect.doctor import FAILURE, examine
+
+    findings = examine()
+    failed = any(finding.state == FAILURE for finding in findings)
+    if arguments.json:
+        _print_json({"ok": not failed, "findings": [finding.to_json() for finding in findings]})
+    else:
+        print(*findings, sep="\n")
+    return FAILED if failed else 0
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    """One object on one line, at once, so that a reader of the pipe sees it when it happens."""
+    print(json.dumps(data), flush=True)

@@ -9,7 +9,7 @@ from graphc.codegen.analysis import capacity, index_depends, kernel_stores, poin
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
-from graphc.codegen.tile.host import Host
+from graphc.codegen.host import Host
 from graphc.kernel.expr import Affine, Index
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from graphc.codegen.analysis import capacity, coefficient, is_idempotent, is_runtime
 from graphc.codegen.lanes import rows_possible, space_lanes_possible
-from graphc.codegen.tile.host import Host
-from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Load, loads, walk
+from graphc.codegen.host import Host
+from graphc.kernel.expr import Apply, AxisIndex, Computed, Expr, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
@@ -99,14 +99,8 @@ def _dot_axis(kernel: Kernel, c: Contraction) -> Axis | None:
     if not (isinstance(c.left, Load) and isinstance(c.right, Load) and rows_possible(kernel, c.columns)):
         return None
     (stage,) = kernel.stages
-    floats = all(
-        kernel.operand(load.operand).dtype.is_float
-        for expr in stage.expressions()
-        for load in loads(expr)
-        if coefficient(load.index[0], c.rows.name) or coefficient(load.index[0], c.columns.name)
-    )
-    plain = all(kernel.operand(s.operand).dtype.is_float and isinstance(s.index[0], Affine) for s in stage.stores)
-    if not (floats and plain) or any(isinstance(load.index[0], Computed) for load in (c.left, c.right)):
+    floats = all(kernel.operand(s.operand).dtype.is_float for s in stage.stores)
+    if not floats or any(isinstance(load.index[0], Computed) for load in (c.left, c.right)):
         return None
     for axis in stage.reduce:
         steps = {coefficient(load.index[0], axis.name) for load in (c.left, c.right)}

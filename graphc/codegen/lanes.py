@@ -9,14 +9,12 @@ from graphc.codegen.analysis import (
     bound_axes,
     coefficient,
     depends,
-    index_depends,
-    kernel_loads,
     kernel_stores,
     largest_extent,
     reads_own_element_only,
 )
 from graphc.ir.types import bool_, u8
-from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Expr, Index, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel, Stage, Store
 from graphc.kernel.scope import StageScope
 
@@ -63,18 +61,16 @@ def _one_key(expr: Expr, axis: str) -> bool:
 
 
 def rows_possible(kernel: Kernel, axis: Axis) -> bool:
-    """True if register tiles can have rows along an axis: it is used in affine indices of loads and stores only."""
+    """True if register tiles can have rows along an axis: reductions use it in affine indices only."""
     if axis.sequential or axis.extent is None or any(axis.name in bound_axes(a) for a in all_axes(kernel)):
         return False
-    exprs = [e for stage in kernel.stages for top in stage.expressions() for e in walk(top)]
-    if any(isinstance(e, AxisIndex) and e.axis == axis.name for e in exprs):
+    reduced = [e for stage in kernel.stages for a in stage.accumulates for top in a.exprs for e in walk(top)]
+    if any(isinstance(e, AxisIndex) and e.axis == axis.name for e in reduced):
         return False
-    indices: list[Index] = [load.index[0] for load in kernel_loads(kernel)]
-    if any(isinstance(i, Computed) and index_depends(i, (axis.name,)) for i in indices):
-        return False
-    return reads_own_element_only(kernel) and all(
+    exprs = [e for stage in kernel.stages for e in stage.expressions()]
+    return reads_own_element_only(kernel) and not any(_one_key(e, axis.name) for e in exprs) and all(
         isinstance(s.index[0], Affine) and bool(coefficient(s.index[0], axis.name)) for s in kernel_stores(kernel)
-    )
+    )  # fmt: skip
 
 
 def access_cost(index: Index, axis: str, lanes: int) -> float:

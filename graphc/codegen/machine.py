@@ -15,19 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
-import numba
 from llvmlite import ir
 from numba.core import compiler, cpu, lowering, types, typing
 from numba.core import errors as numba_errors
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import LoweringPass, PassManager, register_pass
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.typed_passes import IRLegalization, NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from graphc.codegen import tile
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 from graphc.codegen.tile.registry import REGISTRY
 from graphc.errors import CompileError
 
@@ -52,14 +51,6 @@ class MachineCode:
         return str(_target_machine().emit_assembly(module))
 
 
-def host_key() -> str:
-    """What machine code depends on besides its source: CPU, features, Numba and llvmlite versions."""
-    machine = host()
-    text = f"{llvm.get_process_triple()} {machine.cpu} {machine.features}"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return f"{machine.cpu}-{digest}-numba{numba.__version__}-llvmlite{llvmlite.__version__}"
-
-
 def compile_source(source: str, name: str, *, filename: str | None = None) -> MachineCode:
     """Compile the kernel function `name` of `source` for the host.
 
@@ -72,11 +63,17 @@ def compile_source(source: str, name: str, *, filename: str | None = None) -> Ma
     symbol = f"graphc_{name}_{digest}"
     filename = filename or f"<graphc kernel {name} {digest}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace = dict(tile.vocabulary())
-    exec(compile(source, filename, "exec"), namespace)
+    namespace: dict[str, Any] = dict(tile.vocabulary())
     try:
-        module = _lower(namespace[name], symbol)
-    except numba_errors.NumbaError as error:
+        exec(compile(source, filename, "exec"), namespace)
+    except SyntaxError as error:
+        raise CompileError(f"kernel {name} ({filename}) is no Python: {error}") from error
+    if name not in namespace:
+        raise CompileError(f"the source ({filename}) defines no function {name}")
+    try:
+        with global_compiler_lock:  # Numba's contexts are not thread-safe
+            module = _lower(namespace[name], symbol)
+    except (numba_errors.NumbaError, NotImplementedError) as error:  # the latter: what kernels do not load of Numba
         raise CompileError(f"kernel {name} ({filename}) does not compile: {error}") from error
     return _emit(module, symbol)
 

@@ -67,6 +67,8 @@ class Planner:
         self.values: dict[str, Value] = {names.of(v): v for v in graph.inputs}
         for node in graph.nodes:
             self.values.update({names.of(v): v for v in node.outputs})
+        self.leaves = {names.of(v) for v in graph.inputs}
+        self.constants = {names.of(n.output): n.output for n in graph.nodes if is_array_constant(n)}
         self.base: dict[str, str] = {}  # name of a view -> name of the value whose memory it is
         for node in graph.nodes:
             if is_view(node):
@@ -83,10 +85,6 @@ class Planner:
         while name in self.base:
             name = self.base[name]
         return name
-
-    def is_input(self, name: str) -> bool:
-        """True for graph inputs: program inputs, variables, rng."""
-        return self.values[name].producer is None if name in self.values else False
 
     # -- updates ---------------------------------------------------------------------------------------------
 
@@ -115,7 +113,7 @@ class Planner:
     def _own_copy(self, name: str) -> str:
         """`name` itself if its memory is scratch that nothing else writes, else a copy of it made by a kernel."""
         root = self.root(name)
-        if not self.is_input(root) and root not in self.written and not is_constant(self.values.get(root)):
+        if root not in self.leaves and root not in self.written and root not in self.constants:
             return name
         value = self.values[name]
         target = self.names.unique(f"{name}_copy")
@@ -195,7 +193,7 @@ class Planner:
         for name in (*self.results, *(u.source for u in self.updates)):
             if (root := self.storage(name)) in spans:
                 spans[root] = (spans[root][0], end)
-        return {n: s for n, s in spans.items() if not self.is_input(n) and not is_constant(self.values.get(n))}
+        return {n: s for n, s in spans.items() if n not in self.leaves and n not in self.constants}
 
     def plan(self) -> PlannedProgram:
         """The finished plan."""
@@ -209,7 +207,7 @@ class Planner:
         variables = list(self.variable_names.values())
         owners = {buffer: name for name, buffer in self.variable_names.items()}
         used = self._used_names()
-        constants = {n: self.values[n] for n in used if is_constant(self.values.get(n))}
+        constants = {n: self.constants[n] for n in used if n in self.constants}
         buffers = [self._buffer(name, offsets, variables, list(constants)) for name in used]
         plan = Plan(
             name=self.graph.name,
@@ -246,10 +244,10 @@ class Planner:
             region, offset = "variable", variables.index(owner)
         elif owner in constants:
             region, offset = "constant", constants.index(owner)
-        elif self.values[owner].name == self.signature.rng and self.values[owner].producer is None:
+        elif owner in self.leaves and self.values[owner].name == self.signature.rng:
             region, offset = "rng", 0
         else:
-            region, offset = ("input" if self.is_input(owner) else "arena"), offsets[owner]
+            region, offset = ("input" if owner in self.leaves else "arena"), offsets[owner]
         dims = format_shape(type_.shape)[1:-1]
         return Buffer(name, type_.dtype.name, shape, region, offset, self.nbytes(name), dims)
 
@@ -270,15 +268,10 @@ class Planner:
     def is_checked(self, operand: str) -> bool:
         """True if `operand` is a program input, whose elements are checked at the call."""
         root = self.root(operand)
-        value = self.values.get(root)
-        if value is None or value.producer is not None:
+        if root not in self.leaves:
             return False
-        return value.name not in self.signature.variables and value.name != self.signature.rng
-
-
-def is_constant(value: Value | None) -> bool:
-    """True for the value of an array constant."""
-    return value is not None and value.producer is not None and is_array_constant(value.producer)
+        name = self.values[root].name
+        return name not in self.signature.variables and name != self.signature.rng
 
 
 def _touches_own_point_only(kernel: Kernel, new: str, old: set[str]) -> bool:

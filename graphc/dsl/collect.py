@@ -146,7 +146,8 @@ def _named_leaves(inputs: Sequence[Input], variables: Sequence[Variable]) -> dic
             raise InputError(f"two tensors are called {symbol.name!r}: {taken[symbol.name]!r}, {symbol!r}; rename one")
         taken[symbol.name] = symbol
     leaves: dict[Value, Value] = {}
-    for symbol in (*inputs, *variables):
+    everything: tuple[Input | Variable, ...] = (*inputs, *variables)
+    for symbol in everything:
         name, number = symbol.name, 1
         while taken.get(name, symbol) is not symbol:
             name, number = f"{symbol.name}.{number}", number + 1

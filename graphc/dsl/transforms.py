@@ -140,7 +140,6 @@ def _place(item: Node | Value) -> str:
     return module + (f" (declared at {origin.place})" if origin.place else "")
 
 
-
 def check_gradients(
     loss: Symbol, wrt: Sequence[Symbol], at: Mapping[Symbol, Any], *, order: int = 1, rtol: float = 1e-6, seed: int = 0
 ) -> float:
@@ -154,15 +153,15 @@ def check_gradients(
     from graphc.autodiff.check import check_gradients as check
 
     declared = collect([s for s in at if isinstance(s, Input)], [loss])
-    symbols = [*declared.inputs, *declared.variables]
-    names = {symbol: leaf.name for symbol, leaf in zip(symbols, declared.graph.inputs, strict=False)}
+    symbols: list[Input | Variable] = [*declared.inputs, *declared.variables]
+    names: dict[Symbol, str] = {symbol: leaf.name for symbol, leaf in zip(symbols, declared.graph.inputs, strict=False)}
     unknown = [symbol for symbol in (*wrt, *at) if symbol not in names]
     if unknown:
         raise GradientError(
             f"check_gradients: {unknown[0]!r} is no input, parameter or state that the loss depends on; check by "
             "inputs and variables only"
         )
-    arrays = {name: at[s] if s in at else s.value for s, name in names.items() if s in at or isinstance(s, Variable)}
+    arrays = {name: v.value for name, v in declared.named_variables.items()} | {names[s]: at[s] for s in at}
     if declared.uses_rng:
         arrays[RNG.name] = np.array([seed, 0], np.int64)
     return check(declared.graph, arrays, [names[symbol] for symbol in wrt], order, rtol)

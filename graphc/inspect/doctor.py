@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 from graphc.data import mnist
 from graphc.dsl.functions import relu
 from graphc.dsl.functions import sum as total

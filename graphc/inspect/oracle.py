@@ -20,11 +20,12 @@ def deviations(program: Program, record: StepRecord) -> dict[str, float]:
     declared = program.declared
     if declared.uses_rng:
         raise InputError(f"program {program.name!r} draws random numbers; compare one without")
-    names = [value.name for value in declared.graph.inputs]
-    given = [*record.inputs.values(), *(record.before[variable.name] for variable in declared.variables)]
-    expected = evaluate(expand_grad(declared.graph), dict(zip(names, given, strict=True)))
-    got = [*record.results, *(record.after[variable.name] for variable in declared.updated)]
-    labels = [f"result {i}" for i in range(declared.results)] + [variable.name for variable in declared.updated]
+    graph = expand_grad(declared.graph)
+    expected = evaluate(graph, {**record.inputs, **record.before})
+    names = {variable: name for name, variable in declared.named_variables.items()}
+    updated = [names[variable] for variable in declared.updated]
+    labels = [*(f"result {i}" for i in range(declared.results)), *updated]
+    got = [*record.results, *(record.after[name] for name in updated)]
     return {label: _deviation(g, e) for label, g, e in zip(labels, got, expected, strict=True)}
 
 

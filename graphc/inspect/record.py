@@ -16,7 +16,7 @@ from graphc.program import Program
 class StepRecord:
     """One step of a program: its inputs, the variables before it, its results, and the updated variables after it.
 
-    Variables are by name, as in `Program.declared`.
+    Variables are by their names in the declared graph, which are unique.
     """
 
     inputs: Mapping[str, Any]
@@ -28,10 +28,11 @@ class StepRecord:
 def record_step(program: Program, arrays: Sequence[Any]) -> tuple[StepRecord, float]:
     """Run one step on `arrays`, in the order of the inputs; what it did, and the seconds of the call alone."""
     declared = program.declared
-    before = {variable.name: variable.value for variable in declared.variables}
+    variables = declared.named_variables
+    before = {name: variable.value for name, variable in variables.items()}
     start = time.perf_counter()
     results = program(*arrays)
     seconds = time.perf_counter() - start
-    after = {variable.name: variable.value for variable in declared.updated}
+    after = {name: variable.value for name, variable in variables.items() if variable in declared.updated}
     named = {leaf.name: array for leaf, array in zip(declared.inputs, arrays, strict=True)}
     return StepRecord(named, before, results, after), seconds

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc.errors import InputError
+from graphc.ir.dims import evaluate
 from graphc.ir.text import print_graph
+from graphc.kernel.counts import bytes_moved, flops
 from graphc.kernel.plan import Plan
+from graphc.kernel.text import parse_kernel
 from graphc.passes.manager import Stage
 from graphc.program import KernelView, Program
 
@@ -20,16 +23,25 @@ def overview(program: Program) -> dict[str, Any]:
         "program": program.name,
         "from_cache": program.from_cache,
         "extents": dict(program.plan.extents),
-        "stages": [stage_summary(stage) for stage in program.stages],
+        "stages": [stage_summary(name, stage) for name, stage in stages(program).items()],
         "kernels": [kernel_summary(kernel) for kernel in program.kernels.values()],
         "memory": memory(program.plan),
         "remarks": list(program.remarks),
     }
 
 
-def stage_summary(stage: Stage) -> dict[str, Any]:
+def stages(program: Program) -> dict[str, Stage]:
+    """The stages by name; a pass that runs again is `canonicalise-2`."""
+    found: dict[str, Stage] = {}
+    for stage in program.stages:
+        runs = sum(s.name == stage.name for s in found.values()) + 1
+        found[stage.name if runs == 1 else f"{stage.name}-{runs}"] = stage
+    return found
+
+
+def stage_summary(name: str, stage: Stage) -> dict[str, Any]:
     """A pass in one line: nodes before and after it, and how many rewrites it made."""
-    return {"name": stage.name, "before": len(stage.before.nodes), "after": len(stage.after.nodes),
+    return {"name": name, "before": len(stage.before.nodes), "after": len(stage.after.nodes),
             "rewrites": len(stage.rewrites)}
 
 
@@ -40,15 +52,17 @@ def stage_detail(program: Program, name: str) -> dict[str, Any]:
     """
     if name == DECLARED:
         return {"name": name, "graph": print_graph(program.graph), "diff": "", "rewrites": []}
-    stage = _named(name, {stage.name: stage for stage in program.stages}, "pass", DECLARED)
+    stage = _named(name, stages(program), "pass", DECLARED)
     rewrites = [{"rule": r.rule, "before": r.before, "after": r.after, "why": r.why, "origin": str(r.origin)}
                 for r in stage.rewrites]
     return {"name": name, "graph": stage.after_text, "diff": stage.diff, "rewrites": rewrites}
 
 
 def kernel_summary(kernel: KernelView) -> dict[str, Any]:
-    """A kernel in one line: its schedule and what it computes."""
-    return {"name": kernel.name, "schedule": kernel.schedule, "source_lines": len(kernel.source.splitlines()),
+    """A kernel in one line: its schedule, its work at full capacity, and what it computes."""
+    form = parse_kernel(kernel.form)
+    return {"name": kernel.name, "schedule": kernel.schedule, "flop": evaluate(flops(form), form.capacities),
+            "bytes": evaluate(bytes_moved(form), form.capacities), "source_lines": len(kernel.source.splitlines()),
             "symbol": kernel.symbol, "origins": list(kernel.origins)}
 
 
@@ -80,8 +94,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines = [f"program {found['program']}" + (f", {extents}" if extents else "")]
     stages = [(s["name"], str(s["before"]), str(s["after"]), str(s["rewrites"])) for s in found["stages"]]
     lines += ["", *_table(("pass", "nodes before", "after", "rewrites"), stages)]
-    kernels = [(k["name"], k["schedule"]) for k in found["kernels"]]
-    lines += ["", *_table((f"kernel ({len(kernels)})", "schedule"), kernels)]
+    kernels = [(k["name"], f"{k['flop']:,}", f"{k['bytes']:,}", k["schedule"]) for k in found["kernels"]]
+    lines += ["", *_table((f"kernel ({len(kernels)})", "FLOP", "bytes", "schedule"), kernels)]
     held = found["memory"]
     rows = [(region, f"{size:,}") for region, size in held["bytes"].items()]
     lines += ["", *_table(("memory", "bytes"), rows), f"arena: {held['arena_bytes']:,} bytes, its buffers share it by lifetime"]

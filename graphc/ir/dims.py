@@ -87,7 +87,7 @@ def parse_dim(text: str) -> Dim:
     for term in terms:
         product: Dim = -1 if term[0] == "-" else 1
         for factor in term.lstrip("+-").split("*"):
-            product = product * (int(factor) if factor.isdigit() else symbol(factor))
+            product = product * (int(factor) if factor.isdecimal() else symbol(factor))
         total = total + product
     return total
 

@@ -55,7 +55,8 @@ class Literal:
     def of(array: Any) -> Literal:
         """The literal of an array-like whose dtype graphc supports."""
         value = np.asarray(array)
-        return Literal(as_dtype(value.dtype).name, value.shape, np.ascontiguousarray(value).tobytes())
+        dtype = as_dtype(value.dtype)
+        return Literal(dtype.name, value.shape, np.ascontiguousarray(value, dtype.numpy).tobytes())
 
     @property
     def array(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Param, param
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.nn.module import Module
-from graphc.nn.tracing import is_training
+from graphc.train.tracing import is_training
 
 __all__ = ["Dropout", "Flatten", "Linear", "ModuleList", "ReLU", "Sequential", "Sigmoid", "Tanh"]
 

@@ -11,10 +11,11 @@ import numpy as np
 from graphc.dsl import origin
 from graphc.dsl.variables import Param, State, Variable
 from graphc.errors import StateError
-from graphc.nn import tracing
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program
+from graphc.train import tracing
 from graphc.train.callbacks import Callback
+from graphc.train.fit import fit
 from graphc.train.history import History
 from graphc.train.losses import Loss
 from graphc.train.metrics import Metric
@@ -204,7 +205,8 @@ class Module:
         Raises InputError for arrays that do not fit each other or the model and for labels out of range, before the
         first update.
         """
-        return self._compiled().fit(
+        return fit(
+            self._compiled(),
             x,
             y,
             epochs=epochs,

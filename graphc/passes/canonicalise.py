@@ -12,12 +12,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, product
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64, u8
 from graphc.passes.manager import PassResult
-from graphc.passes.rewrite import Match, Rule, constant_value, rewrite
+from graphc.passes.rewrite import Match, Rule, rewrite
 
 # dtype -> dtypes that hold all its values exactly
 EXACT_CASTS: dict[DType, tuple[DType, ...]] = {
@@ -67,21 +69,22 @@ def _is_integer(match: Match) -> bool:
 
 def _constant_is_left(match: Match) -> bool:
     left, right = match.root.inputs
-    return constant_value(left) is not None and constant_value(right) is None
+    return match.constant(left) is not None and match.constant(right) is None
 
 
 def _exact_reciprocal(match: Match, b: Builder) -> Value | None:
-    divisor = constant_value(match["c"])
+    divisor, limits = match.constant(match["c"]), np.finfo(match.root.type.dtype.numpy)
     if divisor is None or not math.isfinite(divisor) or abs(math.frexp(divisor)[0]) != 0.5:
         return None
-    inverse = divisor.dtype.type(1) / divisor
-    normal = abs(math.frexp(inverse)[0]) == 0.5 and abs(float(inverse)) >= 2.0**-126
-    return b.mul(match["x"], b.full(inverse, match["c"].type)) if normal else None
+    inverse = 1.0 / divisor.item()
+    if not limits.tiny <= abs(inverse) <= limits.max:
+        return None
+    return b.mul(match["x"], b.full(inverse, match["c"].type))
 
 
 def _negated_constant(match: Match, b: Builder) -> Value | None:
-    factor = constant_value(match["c"])
-    return None if factor is None else b.mul(match["x"], b.full(-factor, match["c"].type))
+    factor = match.constant(match["c"])
+    return None if factor is None else b.mul(match["x"], b.full(-factor.item(), match["c"].type))
 
 
 # ----------------------------------------------------------------------------------- shapes and dtypes
@@ -232,7 +235,7 @@ def _computed_before_broadcast(match: Match, b: Builder) -> Value | None:
     if node.op.scalar is None:
         return None
     sources = [v.producer.inputs[0] for v in node.inputs if v.producer and v.producer.op.name == "broadcast_to"]
-    numbers = [constant_value(v) for v in node.inputs]
+    numbers = [match.constant(v) for v in node.inputs]
     shapes = {s.type.shape for s, n in zip(sources, numbers, strict=False) if n is None}
     if len(sources) != len(node.inputs) or len(shapes) != 1:
         return None

@@ -21,7 +21,7 @@ class Fold:
     """Replace nodes whose operands are all constants by their value, if that has at most `limit` elements.
 
     An elementwise op of constants that are one repeated number is folded at any size, symbolic ones too: its
-    result is one repeated number.
+    result is one repeated number. A graph with `grad` nodes is left alone: they may be by a constant.
     """
 
     limit: int = 1024
@@ -33,11 +33,12 @@ class Fold:
 
     def __call__(self, graph: Graph) -> PassResult:
         """The folded graph."""
+        if gradient_targets(graph):
+            return PassResult(graph)
         rewrites: list[Rewrite] = []
-        protected = gradient_targets(graph)
 
         def fold(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-            if protected.intersection(node.outputs) or node.op.name in KEPT or node.op.reference is None:
+            if node.op.name in KEPT or node.op.reference is None:
                 return None
             folded = self.value(node, inputs)
             if folded is not None:

@@ -19,7 +19,7 @@ gradient is by that very value, so it must stay on every path on which it stands
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeAlias
@@ -157,6 +157,10 @@ class Match:
         assert producer is not None
         return producer
 
+    def constant(self, value: Value) -> Any | None:
+        """The number that all elements of `value` are, a NumPy scalar, or None (see `constant_value`)."""
+        return constant_value(value, self.sweep.protected)
+
     def readers(self, value: Value) -> tuple[str, ...]:
         """The ops that read `value` in the graph, once for each operand; `return` for an output of the graph."""
         return tuple(self.sweep.current if value is self.root.output else self.sweep.readers.get(value, ()))
@@ -186,12 +190,16 @@ class Rule:
         return parse_pattern(self.pattern)
 
 
-def constant_value(value: Value) -> Any | None:
-    """The NumPy scalar that all elements of a constant have (seen through broadcasts and reshapes), else None."""
+def constant_value(value: Value, opaque: Collection[Value] = ()) -> Any | None:
+    """The NumPy scalar that all elements of a constant have (seen through broadcasts and reshapes), else None.
+
+    Values in `opaque` count as unknown.
+    """
     node = value.producer
-    while node is not None and node.op.name in ("broadcast_to", "reshape", "transpose"):
-        node = node.inputs[0].producer
-    if node is None or node.op.name != "constant":
+    while node is not None and node.op.name in ("broadcast_to", "reshape", "transpose") and value not in opaque:
+        value = node.inputs[0]
+        node = value.producer
+    if node is None or node.op.name != "constant" or value in opaque:
         return None
     array = node.attributes["value"].array
     if not 0 < array.size <= UNIFORM_LIMIT:
@@ -210,7 +218,7 @@ def _match(pattern: Pattern, value: Value, found: _Found, protected: set[Value])
         if captures.get(pattern.name, value) is value:
             yield {**captures, pattern.name: value}, interior
     elif isinstance(pattern, Number):
-        constant = constant_value(value)
+        constant = constant_value(value, protected)
         if constant is not None and constant == pattern.value:
             yield captures, interior
     elif pattern.op == PER_ROW:

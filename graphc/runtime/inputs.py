@@ -65,6 +65,8 @@ def as_array(spec: InputSpec, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise spec.error(f"got {type(value).__name__}, which is no array: {error}") from error
+    if array.dtype.kind == "O":
+        raise spec.error(f"got {type(value).__name__}, which is no array of numbers")
     if array.size == 0 and not hasattr(value, "dtype"):
         array = array.astype(spec.dtype.numpy)  # an empty list has no dtype of its own
     return array

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import textwrap
 
+import llvmlite
+import numba
 import pytest
 
-from graphc.codegen.machine import compile_source, host_key
+from graphc.codegen.host import host, host_key
+from graphc.codegen.machine import compile_source
 from graphc.errors import CompileError
 
 SCALE = """\
@@ -53,7 +56,8 @@ def test_objects_load_together_in_a_process_without_numba(tmp_path):
         assert results[2] == [1, s, 1, s, 1], results
         assert "numba" not in sys.modules
         """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True)
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -78,7 +82,6 @@ def kernel(args, thread, threads):
 def test_the_whole_vector_width_is_used():
     code = compile_source("def kernel(args, thread, threads):\n    x = operand_f32(args, 0)\n"
                           "    tile_store(x, 0, 0, tile_load(x, 0, 0, 1, 2) * 2.0)\n", "kernel")
-    from graphc.codegen.tile.host import host
     if host().lanes != 16:
         pytest.skip("reads AVX-512 assembly")
     assert "zmm" in code.asm and "ymm" not in code.asm.replace("vzeroupper", "")
@@ -90,6 +93,7 @@ def test_the_whole_vector_width_is_used():
     ("print(threads)", "print"),
     ("y = [threads]", "does not compile|may call"),
     ("return threads", "does not compile"),
+    ("return threads +", "is no Python"),
 ])
 def test_errors_name_the_kernel_and_the_file(line, message, tmp_path):
     source = f"def bad(args, thread, threads):\n    x = operand_f32(args, 0)\n    {line}\n"
@@ -111,7 +115,4 @@ def test_sources_are_known_to_tracebacks():
 
 
 def test_host_key_names_versions():
-    import llvmlite
-    import numba
-
     assert numba.__version__ in host_key() and llvmlite.__version__ in host_key()

@@ -62,7 +62,7 @@ SOFTMAX = """kernel softmax(z: f32[N,5]) -> (p: f32[N,5]) where N <= 8 {
   space n < N
   stage {
     reduce r < 5
-    (m, s): (f32, f32) = logsumexp(z[n, r], 1.0f32)
+    m: f32, s: f32 = logsumexp(z[n, r], 1.0f32)
   }
   stage {
     space c < 5
@@ -96,7 +96,7 @@ def test_dropped_stores_leave_no_operand_and_no_let() -> None:
     assert [o.name for o in kernel.operands] == ["x", "w", "b", "h"]
     (stage,) = kernel.stages
     assert not stage.lets and not stage.results and [s.operand for s in stage.stores] == ["h"]
-    assert "max(acc + b[i1], 0.0f32)" in print_kernel(kernel)
+    assert "max(acc + b[i1], 0.0)" in print_kernel(kernel)
 
 
 def test_producer_is_inlined_into_a_contraction() -> None:

@@ -6,7 +6,7 @@ from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stor
 from graphc.codegen.cpu.expressions import Context, Scope, Tile
 from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.writer import Names, Source
-from graphc.codegen.tile.host import Host
+from graphc.codegen.host import Host
 from graphc.kernel.expr import Affine
 from graphc.kernel.form import Kernel
 from graphc.kernel.schedule import Schedule

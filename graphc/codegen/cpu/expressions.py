@@ -200,9 +200,14 @@ class Scope:
         result = self._write(expr)
         shared = self.context.uses[expr] > 1 and isinstance(expr, Load | Apply | Cast)
         if shared or (not result.atom and len(result.text) > LONGEST):
-            result = self.define(_hint(expr), result)
+            result = self.define(_hint(expr, result), result)
         self.values[expr] = result
         return result
+
+    def assigned(self, expr: Expr) -> Value:
+        """As `value`, for an expression that gets a name from the caller in any case."""
+        known = isinstance(expr, Name) or expr in self.values or expr in self.context.hoisted
+        return self.value(expr) if known else self._write(expr)
 
     def _write(self, expr: Expr) -> Value:
         if isinstance(expr, Const):
@@ -222,19 +227,25 @@ class Scope:
 
     def _index(self, affine: Affine) -> Value:
         """An affine function of the axes as a value: along the lanes it is the vector start, start + 1, ..."""
+        text, tile = self.context.affine(affine), self.tile
+        start = Value(text, i64, atom=text.isidentifier() or text.isdigit())
         factors = affine.coefficients
-        text = self.context.affine(affine)
-        atom = text.isidentifier() or text.isdigit()
-        tile = self.tile
-        if tile.row_axis in factors:
-            raise CompileError(f"the index of the row axis {tile.row_axis!r} has no tile; schedule one row at a time")
-        factor = factors.get(tile.vector_axis or "", 0)
-        if not factor:
-            return Value(text, i64, atom=atom)
-        if factor == 1:
+        row, lane = factors.get(tile.row_axis or "", 0), factors.get(tile.vector_axis or "", 0)
+        if not row and not lane:
+            return start
+        if tile.packed:
+            return self._packed_index(start, row, lane)
+        if row:
+            raise CompileError(f"the index of the row axis {tile.row_axis!r} has no tile; take the rows one by one")
+        if lane == 1:
             return Value(f"tile_iota({text}, 1, {tile.vectors})", i64, lanes=True)
-        start = Value(text, i64, atom=atom).inner
-        return Value(f"tile_iota(0, 1, {tile.vectors}) * {factor} + {start}", i64, lanes=True, atom=False)
+        return Value(f"tile_iota(0, 1, {tile.vectors}) * {lane} + {start.inner}", i64, lanes=True, atom=False)
+
+    def _packed_index(self, start: Value, row: int, lane: int) -> Value:
+        """start + row * r + lane * c at element r * columns + c of a packed tile; LLVM folds all but the start."""
+        iota = f"tile_iota(0, {self.tile.registers(self.context.lanes)})"
+        parts = [f"{iota} // {self.tile.vectors} * {row}"] * bool(row) + [f"{iota} % {self.tile.vectors} * {lane}"] * bool(lane)
+        return Value(" + ".join([*parts, start.inner]), i64, True, True, atom=False)
 
     # ---- loads
 
@@ -247,16 +258,21 @@ class Scope:
         dtype, tile, (index,) = self.context.dtypes[load.operand], self.tile, load.index
         ptr = self.context.operand(load.operand)
         if not isinstance(index, Affine):
-            at = self.value(index.expr)
-            if at.is_tile:
-                count = f", {tile.count}" if tile.count and at.lanes else ""
-                return Value(f"tile_gather({ptr}, {at.text}{count})", dtype, at.rows, at.lanes)
-            return Value(f"load_scalar({ptr}, {at.text})", dtype)
+            return self._gather(ptr, self.value(index.expr), dtype)
         row = coefficient(index, tile.row_axis) if tile.row_axis else 0
         lane = coefficient(index, tile.vector_axis) if tile.vector_axis else 0
+        if tile.packed and (row or lane) and not dtype.is_float:
+            return self._gather(ptr, self._index(index), dtype)
         text = _load_text(ptr, self.context.affine(index), row or 0, lane or 0, tile)
         packed = tile.packed and bool(row or lane)
         return Value(text, dtype, bool(row) or packed, bool(lane) or packed)
+
+    def _gather(self, ptr: str, at: Value, dtype: DType) -> Value:
+        if not at.is_tile:
+            return Value(f"load_scalar({ptr}, {at.text})", dtype)
+        tile = self.tile
+        count = str(tile.rows * tile.vectors) if tile.packed else tile.count if at.lanes else None
+        return Value(f"tile_gather({ptr}, {at.text}{f', {count}' if count else ''})", dtype, at.rows, at.lanes)
 
     # ---- operations
 
@@ -330,12 +346,21 @@ class Scope:
         return f"tile_select({full}, {value.text}, {value.text})"
 
 
-def _hint(expr: Expr) -> str:
+HINTS = {
+    "add": "total", "sub": "difference", "mul": "product", "div": "ratio", "where": "chosen", "max": "larger",
+    "min": "smaller", "and": "both", "or": "either", "not": "unless", "uniform": "draw", "neg": "negative",
+}  # fmt: skip
+
+
+def _hint(expr: Expr, value: Value) -> str:
+    """A name for a part of an expression."""
     if isinstance(expr, Load):
-        return f"{expr.operand}_here"
+        return f"{expr.operand}_{'tile' if value.is_tile else 'value'}"
+    if isinstance(expr, Apply) and value.dtype == i64 and expr.primitive in INFIX:
+        return "position"
     if isinstance(expr, Apply):
-        return {"where": "chosen", "and": "both", "or": "either"}.get(expr.primitive, f"{expr.primitive}_")
-    return "cast"
+        return HINTS.get(expr.primitive, f"{expr.primitive}_{'tile' if value.is_tile else 'value'}")
+    return f"as_{value.dtype}"
 
 
 def _is_float_mod(scope: Scope, expr: Apply) -> bool:

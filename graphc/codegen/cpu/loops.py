@@ -76,7 +76,7 @@ def _static(extent: int, size: int, lanes: int, freedom: Freedom) -> list[Segmen
     full, rest = extent // size * size, extent % size
     if rest and full and freedom.twice:
         return [Segment("0", str(extent), size, size, limit=str(extent - size))]
-    found = [Segment("0", str(full), size, size)] if full else []
+    found = [Segment("0", str(full), size if full > size else 0, size)] if full else []
     if rest:
         padded = -(-rest // lanes) * lanes
         found.append(Segment(str(full), str(extent), 0, padded, count=str(rest) if padded != rest else None))

@@ -17,7 +17,7 @@ from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, til
 from graphc.errors import CompileError
 from graphc.ir.types import bool_, u8
 from graphc.kernel.combiners import COMBINERS
-from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Load
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Const, Expr, Load, walk
 from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Stage, Store
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
@@ -145,6 +145,9 @@ class Nest:
         """A stage at one tile of its space: reduce, then results, then stores."""
         if stage.reduce:
             self.reduce(stage, visible, scope)
+            if scope.tile.row_axis and not scope.tile.packed and _uses_index(stage, scope.tile.row_axis):
+                self.row_by_row(stage, scope)
+                return
         else:
             self.lets(stage.lets, scope)
             for accumulate in stage.accumulates:
@@ -152,10 +155,27 @@ class Nest:
         self.lets(stage.results, scope)
         self.stores(stage.stores, scope)
 
+    def row_by_row(self, stage: Stage, scope: Scope) -> None:
+        """Results and stores of a register tile one row at a time, for what needs the index of the row."""
+        tile, names = scope.tile, self.context.names
+        assert tile.row_axis is not None
+        first = self.context.axis(tile.row_axis)
+        for row in range(tile.rows):
+            inner = scope.inner(replace(tile, row_axis=None, rows=1))
+            variable = names.fresh(f"{first}_row")
+            self.source.line(f"{variable} = {first} + {row}")
+            names.rename("axis", tile.row_axis, variable)
+            for name in (n for a in stage.accumulates for n in a.names):
+                whole = scope.lets[name]
+                inner.lets[name] = replace(whole, text=f"tile_row({whole.text}, {row})", rows=False)
+            self.lets(stage.results, inner)
+            self.stores(stage.stores, inner)
+            names.rename("axis", tile.row_axis, first)
+
     def lets(self, lets: Sequence[Let], scope: Scope) -> None:
         """Name scalars; what is an identifier or a literal already keeps its text."""
         for let in lets:
-            value = scope.value(let.expr)
+            value = scope.assigned(let.expr)
             plain = value.text.isidentifier() or bool(value.literal)
             scope.lets[let.name] = value if plain else scope.define(let.name, value)
 
@@ -164,7 +184,7 @@ class Nest:
     def _bind_once(self, accumulate: Accumulate, scope: Scope) -> None:
         """An accumulator of a stage that reduces over no axes holds its one element."""
         for name, expr in zip(accumulate.names, accumulate.exprs, strict=True):
-            scope.lets[name] = scope.define(name, scope.value(expr))
+            scope.lets[name] = scope.define(name, scope.assigned(expr))
 
     def reduce(self, stage: Stage, visible: StageScope, scope: Scope) -> None:
         """Accumulators, the loops over the reduce axes, and what the lanes of the accumulators come to."""
@@ -256,7 +276,7 @@ class Nest:
         if not others:
             (expr,) = combiner.combine
             bound = _bind(scope, accumulators, elements)
-            self.source.line(f"{first.text} = {bound.value(expr).text}")
+            self.source.line(f"{first.text} = {bound.assigned(expr).text}")
             return
         elements = [e if e.text.isidentifier() or e.literal else scope.define("element", e) for e in elements]
         bound = _bind(scope, accumulators, elements)
@@ -337,6 +357,12 @@ class Nest:
                 self.source.line(f"tile_store{masked}({ptr}, {offset}, {row}, {text}{count})")
             else:
                 self.source.line(f"tile_store_strided({ptr}, {offset}, {row}, {lane}, {text}{count})")
+
+
+def _uses_index(stage: Stage, axis: str) -> bool:
+    """True if results or stores use an axis as a number, or in a computed index."""
+    exprs = [let.expr for let in stage.results] + [s.value for s in stage.stores]
+    return any(isinstance(e, AxisIndex) and e.axis == axis for top in exprs for e in walk(top))
 
 
 def _same_size(a: Tile, b: Tile) -> bool:

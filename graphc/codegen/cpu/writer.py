@@ -55,6 +55,10 @@ class Names:
             self._known[kind, name] = self.fresh(name)
         return self._known[kind, name]
 
+    def rename(self, kind: str, name: str, identifier: str) -> None:
+        """Let a thing stand under another identifier from here on."""
+        self._known[kind, name] = identifier
+
     def fresh(self, hint: str) -> str:
         """A new identifier like `hint`."""
         base = re.sub(r"\W", "_", hint)

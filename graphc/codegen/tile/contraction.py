@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.errors import TypingError
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 from graphc.codegen.tile.memory import gather_vector, scatter_vector
 from graphc.codegen.tile.registry import tile_function
 from graphc.codegen.tile.types import (

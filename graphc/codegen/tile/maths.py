@@ -17,9 +17,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from graphc.codegen.host import host
 from graphc.codegen.tile.arithmetic import elementwise
 from graphc.codegen.tile.expression import Expression
-from graphc.codegen.tile.host import host
 from graphc.codegen.tile.registry import TileFunction, tile_function
 from graphc.codegen.tile.types import F32, F64, INT32, call_intrinsic, shared_function
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 
 _VECTORS = 8  # a step of the memory kernels
 

@@ -15,7 +15,7 @@ from numba.core import types
 from numba.core.errors import TypingError
 from numba.extending import models, register_model
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 
 F32, F64, I32, I64, U8, MASK = (
     types.float32, types.float64, types.int32, types.int64, types.uint8, types.boolean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 from graphc.errors import CompileError
 
 LANES = host().lanes
@@ -30,7 +30,8 @@ def test_outer_product_with_bias_and_relu(run, rows, vectors, dtype):
                 tile_store(p3, i * {n} + j, {n}, tile_maximum(acc + tile_load(p2, j, 0, 1, {vectors}), 0.0))
         """, x, w, b, y)
     expected = np.maximum(x.astype(np.float64) @ w + b, 0)
-    np.testing.assert_allclose(y, expected, rtol=1e-5 if name == "f32" else 1e-13, atol=1e-5 if name == "f32" else 1e-13)
+    tolerance = 1e-5 if name == "f32" else 1e-13
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (4, 4), (2, 8), (3, 5), (6, 4), (1, 7)])
@@ -52,7 +53,8 @@ def test_dot_product_with_bias_and_relu(run, rows, columns, dtype):
                 tile_store_packed(p3, i * {n} + j, {n}, 1, {rows}, {columns}, tile_maximum(s, 0.0))
         """, x, w, b, y)
     expected = np.maximum(x.astype(np.float64) @ w.T + b, 0)
-    np.testing.assert_allclose(y, expected, rtol=1e-5 if name == "f32" else 1e-13, atol=1e-5 if name == "f32" else 1e-13)
+    tolerance = 1e-5 if name == "f32" else 1e-13
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 3), (4, 4), (3, 8), (5, 3), (2, 17), (1, 40), (2, 50)])

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 
 LANES = host().lanes
 BOUNDS = {"exp": 1.0, "log": 1.0, "expm1": 1.5, "log1p": 1.5, "tanh": 1.5, "sigmoid": 1.6, "softplus": 1.8, "erf": 1.2}

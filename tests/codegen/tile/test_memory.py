@@ -8,7 +8,7 @@ import mmap
 import numpy as np
 import pytest
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 from graphc.errors import CompileError
 
 LANES = host().lanes

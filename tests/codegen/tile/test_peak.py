@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphc.codegen.host import host
 from graphc.codegen.machine import compile_source
-from graphc.codegen.tile.host import host
 from graphc.codegen.tile.peak import peak_kernels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.tile.host import host
+from graphc.codegen.host import host
 
 LANES = host().lanes
 

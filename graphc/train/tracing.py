@@ -82,7 +82,11 @@ def update_state(state: State, new: Symbol) -> None:
     """
     session = current()
     if session is None:
-        raise StateError(f"an update of {state.name} outside a trace would be lost; use `with nn.trace(model, train=True)`")
+        raise StateError(
+            f"an update of {state.name} outside a trace would be lost; use `with nn.trace(model, train=True)`"
+        )
     if state in session.updates:
-        raise StateError(f"{state.name} is updated twice in one trace; a module with state can be called once in a step")
+        raise StateError(
+            f"{state.name} is updated twice in one trace; a module with state can be called once in a step"
+        )
     session.updates[state] = new

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import llvmlite.binding as llvm
 
@@ -45,3 +47,11 @@ def host() -> Host:
         lanes, registers = 4, 16
     fused = bool(features.get("fma")) or registers == 32
     return Host(llvm.get_host_cpu_name(), features.flatten(), lanes, registers, fused)
+
+
+def host_key() -> str:
+    """What machine code depends on besides its source: CPU, features, Numba and llvmlite versions (not imported)."""
+    machine = host()
+    text = f"{llvm.get_process_triple()} {machine.cpu} {machine.features}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{machine.cpu}-{digest}-numba{version('numba')}-llvmlite{version('llvmlite')}"

@@ -1,0 +1,50 @@
+"""Fills the dumps in `architecture.md` by running its example: `python docs/dumps.py`. A test tells when to do so.
+
+A dump stands between fences below a marker: `<!-- dump: NAME -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import graphc as gc
+from graphc.ir.text import print_graph
+from graphc.kernel.plan_text import print_plan
+
+PAGE = Path(__file__).with_name("architecture.md")
+BLOCK = re.compile(r"(<!-- dump: (?P<name>[\w ]+) -->\n```\w*\n)(?P<text>.*?)(?=\n```)", re.DOTALL)
+EXAMPLE = re.compile(r"<!-- example -->\n```python\n(?P<code>.*?)```", re.DOTALL)
+
+
+def dumps(page: str) -> dict[str, str]:
+    """The texts by name, from the program `step` that the page's example makes."""
+    match = EXAMPLE.search(page)
+    assert match, "architecture.md has no example"
+    namespace: dict[str, object] = {}
+    exec(compile(match["code"], "train.py", "exec"), namespace)
+    step = namespace["step"]
+    assert isinstance(step, gc.Program)
+    stages = {stage.name: stage for stage in step.stages}
+    kernel = next(iter(step.kernels.values()))
+    return {
+        "declared": print_graph(step.graph),
+        "differentiated": stages["differentiate"].after_text,
+        "fused": stages["fuse"].after_text,
+        "passes": "\n".join(f"{s.name:20} {len(s.before.nodes):3} -> {len(s.after.nodes):3} nodes, {len(s.rewrites)} rewrites"
+                            for s in step.stages),
+        "form": kernel.form,
+        "schedule": kernel.schedule,
+        "source": kernel.source,
+        "plan": print_plan(step.plan),
+    }
+
+
+def refreshed(page: str) -> str:
+    """The page with every dump replaced by what the example gives now."""
+    found = dumps(page)
+    return BLOCK.sub(lambda m: m[1] + found[m["name"]].strip(), page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(refreshed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

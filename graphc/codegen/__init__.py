@@ -1,0 +1,1 @@
+"""Graphs to kernels to source to machine code. Never imports the runtime."""

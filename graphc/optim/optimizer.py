@@ -1,0 +1,83 @@
+"""What all optimisers share: the learning rate as a runtime scalar, and state for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.dsl.symbol import Symbol
+from graphc.dsl.transforms import grad
+from graphc.dsl.variables import Param, State, Variable, state
+from graphc.errors import AttributeValueError
+
+
+class Optimizer:
+    """Turns a loss into updates: `gc.compile([x, t], [loss], updates=optimizer.updates(loss, parameters))`.
+
+    `lr` can be read and set at any time; the next step of every program uses it, nothing is compiled again. An
+    optimiser keeps its state (momenta) for each parameter and shares it among programs.
+    """
+
+    def __init__(self, lr: float) -> None:
+        self.lr_state = state("optimizer.lr", init=_not_negative("lr", lr))
+        self.lr_state.name_by_path("optimizer.lr")
+        self._slots: dict[tuple[str, Param], State] = {}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return float(self.lr_state.value)
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.lr_state.value = _not_negative("lr", rate)
+
+    def updates(self, loss: Symbol, parameters: Sequence[Param]) -> dict[Variable, Symbol]:
+        """The new values of the parameters and of the optimiser's own state after one step.
+
+        Raises GradientError for a loss that is no scalar, or that does not reach a parameter.
+        """
+        found: dict[Variable, Symbol] = {}
+        gradients = grad(loss, list(parameters))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            found.update(self.step(parameter, gradient))
+        return found | self.shared_updates() if found else found
+
+    def step(self, parameter: Param, gradient: Symbol) -> dict[Variable, Symbol]:
+        """The new values of one parameter and of its slots. Every optimiser defines this."""
+        raise NotImplementedError
+
+    def shared_updates(self) -> dict[Variable, Symbol]:
+        """The new values of state that belongs to no one parameter, such as a count of steps."""
+        return {}
+
+    def slot(self, kind: str, parameter: Param) -> State:
+        """State of the parameter's shape that starts with zeros: `fc.weight.momentum`."""
+        key = (kind, parameter)
+        if key not in self._slots:
+            made = state(f"{parameter.name}.{kind}", parameter.static_shape, dtype=parameter.dtype)
+            made.name_by_path(made.name)
+            self._slots[key] = made
+        return self._slots[key]
+
+    def rate_for(self, parameter: Param) -> Symbol:
+        """The learning rate in the parameter's dtype."""
+        return self.lr_state.astype(parameter.dtype)
+
+
+def _not_negative(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise AttributeValueError(f"{name} must be a finite number of at least 0, got {value}")
+    return float(value)
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise AttributeValueError naming a value below 0 or not finite."""
+    for name, value in values.items():
+        _not_negative(name, value)
+
+
+def check_below_one(**values: float) -> None:
+    """Raise AttributeValueError naming a value outside 0 <= value < 1."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise AttributeValueError(f"{name} must lie in 0 ... 1 (1 excluded), got {value}")

@@ -1,0 +1,202 @@
+"""A model with its loss and optimiser, and the programs that train, evaluate and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from graphc.dsl import origin
+from graphc.dsl.symbol import Symbol
+from graphc.dsl.variables import Input, Param, input
+from graphc.errors import AttributeValueError, InputError, ShapeError, StateError
+from graphc.ir.dims import Dim, symbol
+from graphc.optim.optimizer import Optimizer
+from graphc.program import Program, compile
+from graphc.train import tracing
+from graphc.train.history import History
+from graphc.train.losses import Loss, find_loss
+from graphc.train.metrics import Metric, find_metrics
+from graphc.train.rows import Array, Port, Rows
+
+KINDS = ("train", "evaluate", "predict")
+DEFAULT_CAPACITY = 128
+Ports: TypeAlias = tuple[tuple[Port, ...], tuple[Port, ...] | None]
+
+
+class Model(Protocol):
+    """What a trainer needs of a module."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The outputs, for symbols."""
+
+    def named_modules(self) -> list[tuple[str, Any]]:
+        """The modules with their paths."""
+
+    def parameters(self) -> list[Param]:
+        """What the optimiser updates."""
+
+
+class Trainer:
+    """Programs of one model. A program's batch is a capacity: shorter batches run in it, longer ones in pieces."""
+
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss | str | None,
+        optimizer: Optimizer | None,
+        metrics: Sequence[Metric | str],
+        *,
+        seed: int,
+        threads: int,
+        target: str,
+    ) -> None:
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            raise AttributeValueError(
+                f"optimizer must be one of graphc.optim, such as optim.SGD(0.1), got {optimizer!r}"
+            )
+        self.model = model
+        self.loss = None if loss is None else find_loss(loss)
+        self.optimizer = optimizer
+        self.metrics = find_metrics(metrics)
+        self.seed = seed
+        self.history: History | None = None
+        self.epochs_seen = 0
+        self._options: dict[str, Any] = {"threads": threads, "target": target, "seed": seed}
+        self._programs: dict[tuple[str, Ports, int], Program] = {}
+        self._last: tuple[Ports, int] | None = None
+        self._shapes: dict[Any, Any] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """What train and evaluate programs return."""
+        return ["loss", *self.metrics]
+
+    def program_for(self, kind: str, rows: Rows, batch_size: int | None) -> tuple[Program, int]:
+        """The program for rows of this kind, and how many it takes at a time (at most `batch_size`)."""
+        ports = rows.ports if kind != "predict" else (rows.ports[0], None)
+        if batch_size is None:
+            same = self._last is not None and self._last[0][0] == ports[0]
+            batch_size = self._last[1] if same and self._last else min(DEFAULT_CAPACITY, len(rows))
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        capacity = min(batch_size, len(rows)) if kind == "train" else batch_size
+        if kind != "predict" or self._last is None or self._last[0][0] != ports[0]:
+            self._last = (ports, capacity)  # a prediction knows no targets, so it does not replace a fit's ports
+        return self._compiled(kind, ports, capacity), capacity
+
+    def program(self, kind: str, x: Any, y: Any, batch_size: int | None) -> Program:
+        """See `Module.program`."""
+        if kind not in KINDS:
+            raise AttributeValueError(f"program {kind!r} is unknown; use one of: {', '.join(KINDS)}")
+        if x is not None:
+            return self.program_for(kind, Rows.of(x, y, f"program({kind!r})"), batch_size)[0]
+        if self._last is None:
+            raise InputError(f"program({kind!r}): the shapes are not known yet; fit or predict first, or give x and y")
+        ports, capacity = self._last
+        ports = ports if kind != "predict" else (ports[0], None)
+        return self._compiled(kind, ports, batch_size or capacity)
+
+    def evaluate(self, x: Any, y: Any, batch_size: int | None) -> dict[str, float]:
+        """See `Module.evaluate`."""
+        return self.mean_over(Rows.of(x, y, "evaluate"), batch_size)
+
+    def mean_over(self, rows: Rows, batch_size: int | None) -> dict[str, float]:
+        """The loss and the metrics, means over all rows, as in evaluation."""
+        program, capacity = self.program_for("evaluate", rows, batch_size)
+        mean = RowMean(self.names)
+        for start in range(0, len(rows), capacity):
+            batch = rows.take(slice(start, start + capacity))
+            mean.add(program(*batch), len(batch[0]))
+        return mean.values
+
+    def predict(self, x: Any, batch_size: int | None) -> Any:
+        """See `Module.predict`."""
+        rows = Rows.of(x, None, "predict")
+        program, capacity = self.program_for("predict", rows, batch_size)
+        pieces = [program(*rows.take(slice(s, s + capacity))) for s in range(0, len(rows), capacity)]
+        outputs = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def result_shapes(self) -> Mapping[Any, Any]:
+        """The shape of each module's output in the last trace."""
+        return self._shapes
+
+    def _compiled(self, kind: str, ports: Ports, capacity: int) -> Program:
+        key = (kind, ports, capacity)
+        if key not in self._programs:
+            self._programs[key] = self._declare(kind, ports, capacity)
+        return self._programs[key]
+
+    def _declare(self, kind: str, ports: Ports, capacity: int) -> Program:
+        x = [_input(port) for port in ports[0]]
+        y = None if ports[1] is None else [_input(port) for port in ports[1]]
+        with tracing.trace(self.model, train=kind == "train") as traced:
+            outputs = self.model(*x)
+        self._shapes = {module: _shapes(result) for module, result in traced.results.items()}
+        if kind == "predict":
+            return compile(x, _rows_of(outputs), dims={"N": capacity}, name=kind, **self._options)
+        targets = x if y is None else y
+        results = self._measures(outputs, targets[0] if len(targets) == 1 else tuple(targets))
+        updates = {**self._updates(results[0]), **traced.updates} if kind == "train" else {}
+        return compile([*x, *(y or [])], results, updates, dims={"N": capacity}, name=kind, **self._options)
+
+    def _measures(self, outputs: Any, targets: Any) -> list[Symbol]:
+        """The loss and the metrics. Raises ShapeError for one that is no scalar."""
+        if self.loss is None:
+            raise StateError("the model has no loss; call .compile(loss=...) first")
+        with origin.trace(module="loss"):
+            measures = [self.loss(outputs, targets)]
+        for name, metric in self.metrics.items():
+            with origin.trace(module=f"metrics.{name}"):
+                measures.append(metric(outputs, targets))
+        for name, measure in zip(self.names, measures, strict=True):
+            if not isinstance(measure, Symbol) or measure.shape:
+                raise ShapeError(f"{name} must give a scalar, the mean over the batch, got {measure!r}")
+        return measures
+
+    def _updates(self, loss: Symbol) -> dict[Any, Symbol]:
+        if self.optimizer is None:
+            raise StateError("the model has no optimizer; call .compile(loss=..., optimizer=...) first")
+        with origin.trace(module="optimizer"):
+            return dict(self.optimizer.updates(loss, self.model.parameters()))
+
+
+class RowMean:
+    """Means over rows of values that are means over batches."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._totals = [0.0] * len(self._names)
+        self.rows = 0
+
+    def add(self, means: Sequence[Array], rows: int) -> None:
+        """Count a batch of `rows` rows with these means."""
+        for k, mean in enumerate(means):
+            self._totals[k] += float(mean) * rows
+        self.rows += rows
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The means by name."""
+        return {name: total / max(self.rows, 1) for name, total in zip(self._names, self._totals, strict=True)}
+
+
+def _input(port: Port) -> Input:
+    return input(port.name, ("N", *port.shape), port.dtype)
+
+
+def _rows_of(outputs: Any) -> list[Symbol]:
+    """The outputs as a list. Raises ShapeError unless each has the batch as first axis."""
+    symbols = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    for output in symbols:
+        if not isinstance(output, Symbol) or output.shape[:1] != (symbol("N"),):
+            raise ShapeError(f"predict needs outputs with the batch as their first axis, [N,...], got {output!r}")
+    return symbols
+
+
+def _shapes(result: Any) -> tuple[tuple[Dim, ...], ...]:
+    """The shapes of a module's outputs."""
+    symbols = result if isinstance(result, (tuple, list)) else (result,)
+    return tuple(s.shape for s in symbols if isinstance(s, Symbol))
