@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.analysis import capacity, index_depends, kernel_stores, points, reads_own_element_only
+from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stores, points, reads_own_element_only
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
@@ -93,12 +93,16 @@ def _is_shareable(flat: Kernel, axis: Axis) -> bool:
     """True if points of the axis can run in any order, each storing to elements of its own."""
     if axis.sequential or axis.extent is None:
         return False
-    return all(_owned(s.index, axis) and not s.partials for s in kernel_stores(flat))
+    names = {axis.name} | chunks(flat, axis.name)
+    return all(_owned(s.index, names) and not s.partials for s in kernel_stores(flat))
 
 
-def _owned(index: Sequence[Index], axis: Axis) -> bool:
-    """True if different points of the axis store to different elements (the verifier knows that indices are injective)."""
-    return isinstance(index[0], Affine) and index_depends(index[0], (axis.name,))
+def _owned(index: Sequence[Index], axes: set[str]) -> bool:
+    """True if different points of the axis, or of what it cuts into chunks, store to different elements.
+
+    The verifier has shown that indices are injective in the axes that they hold.
+    """
+    return isinstance(index[0], Affine) and index_depends(index[0], axes)
 
 
 def _owns_rows(kernel: Kernel, axis: Axis) -> bool:

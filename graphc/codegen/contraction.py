@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.analysis import capacity, coefficient, is_idempotent, is_runtime
-from graphc.codegen.lanes import rows_possible, space_lanes_possible
+from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
 from graphc.codegen.host import Host
 from graphc.kernel.expr import Apply, AxisIndex, Computed, Expr, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel
@@ -20,6 +20,7 @@ from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
 
 SHORTEST_REDUCTION = 4
+ROWS_ONE_BY_ONE = 4
 ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often; measured
 
 
@@ -116,14 +117,17 @@ def outer_tile(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> tu
     """Rows and vectors of the register tile that covers the extents with the least waste at the best speed."""
     extent = capacity(c.columns, kernel.capacities) or 1
     best: tuple[float, int, int, int] | None = None
+    # What needs the index of the row is written once for each row.
+    twice = is_idempotent(kernel)
+    most = ROWS_ONE_BY_ONE if uses_index(kernel.stages[0], c.rows.name) else 24
     for vectors in range(1, 9):
-        for rows in range(1, 25):
+        for rows in range(1, most + 1):
             if rows * vectors > registers * 3 // 4 or rows * vectors + vectors + 2 > registers:
                 continue
             cost = sum(
                 n * m * r * v / _outer_speed(r, v)
-                for n, r in _cover(kernel, c.rows, rows, 1)
-                for m, v in _cover_vectors(extent, vectors, lanes, is_idempotent(kernel))
+                for n, r in _cover(kernel, c.rows, rows, twice)
+                for m, v in _cover_vectors(extent, vectors, lanes, twice)
             )
             key = (round(cost, 6), abs(rows * vectors - 16), abs(vectors - 4), rows)
             best = key if best is None or key < best else best
@@ -136,12 +140,12 @@ def _outer_speed(rows: int, vectors: int) -> float:
     return min(1.0, rows * vectors / 8) * ROW_REUSE.get(rows, 1.0 if vectors > 1 or rows >= 12 else 0.99)
 
 
-def _cover(kernel: Kernel, axis: Axis, size: int, lanes: int) -> list[tuple[int, int]]:
+def _cover(kernel: Kernel, axis: Axis, size: int, twice: bool) -> list[tuple[int, int]]:
     """(number, size) of the tiles that cover an axis."""
     extent = capacity(axis, kernel.capacities) or 1
     if extent < size and not is_runtime(axis):
         return [(1, extent)]
-    if is_idempotent(kernel) and extent >= size:
+    if twice and extent >= size:
         return [(-(-extent // size), size)]
     rest = extent % size
     if is_runtime(axis):
@@ -162,14 +166,15 @@ def _cover_vectors(extent: int, vectors: int, lanes: int, twice: bool) -> list[t
 def dot_tile(kernel: Kernel, c: Contraction, registers: int) -> tuple[int, int]:
     """Rows and columns of the tile of sums: 4 x 4 or 2 x 8 unless the extents fit another better."""
     best: tuple[float, int, int, int] | None = None
+    twice = is_idempotent(kernel)
     for rows in range(1, 9):
         for columns in range(1, 9):
             if rows * columns > registers * 3 // 4 or rows * columns + rows + columns > registers:
                 continue
             cost = sum(
                 n * m * r * v / _dot_speed(r, v)
-                for n, r in _cover(kernel, c.rows, rows, 1)
-                for m, v in _cover(kernel, c.columns, columns, 1)
+                for n, r in _cover(kernel, c.rows, rows, twice)
+                for m, v in _cover(kernel, c.columns, columns, twice)
             )
             key = (round(cost, 6), abs(rows * columns - 16), abs(rows - 4), columns)
             best = key if best is None or key < best else best
@@ -178,7 +183,7 @@ def dot_tile(kernel: Kernel, c: Contraction, registers: int) -> tuple[int, int]:
 
 
 def _dot_speed(rows: int, columns: int) -> float:
-    """Share of the peak; each step loads rows + columns vectors for rows x columns multiply-adds."""
+    """Share of the peak; each step loads rows + columns vectors for rows x columns multiply-adds (measured)."""
     fed = rows * columns / (rows + columns)
-    packed = 1.0 if columns & (columns - 1) == 0 else 0.98
-    return min(0.97, fed) * min(1.0, (rows * columns + 2) / 8) * packed
+    packed = 1.0 if columns & (columns - 1) == 0 else 0.99
+    return min(0.87 * fed, 0.97 if fed >= 1.5 else 0.93) * packed

@@ -73,6 +73,12 @@ def rows_possible(kernel: Kernel, axis: Axis) -> bool:
     )  # fmt: skip
 
 
+def uses_index(stage: Stage, axis: str) -> bool:
+    """True if results or stores use an axis as a number, or in a computed index."""
+    exprs = [*(let.expr for let in stage.results), *(s.value for s in stage.stores)]
+    return any(isinstance(e, AxisIndex) and e.axis == axis for top in exprs for e in walk(top))
+
+
 def access_cost(index: Index, axis: str, lanes: int) -> float:
     """Cycles of loading or storing one vector along an axis."""
     factor = coefficient(index, axis)

@@ -162,9 +162,11 @@ def reduce(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: 
     return apply(op, value, axes=axes, keepdims=keepdims, **attributes)
 
 
-def argmax(value: Operand, axis: int) -> Value:
-    """The position of the first largest element along one axis, which is dropped."""
+def argmax(value: Operand, axis: int | None) -> Value:
+    """The position of the first largest element along one axis, which is dropped; for None among all elements."""
     value = as_value(value)
+    if axis is None:
+        value, axis = reshape(value, (-1,)), 0
     (one,) = normalise_axes("argmax", value, axis)
     return apply("argmax", value, axis=one)
 

@@ -171,8 +171,8 @@ def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
     return Symbol(declare.reduce("min", unwrap(x), axis, keepdims))
 
 
-def argmax(x: Operand, axis: int = -1) -> Symbol:
-    """The position of the first largest element along `axis`; it has no gradient."""
+def argmax(x: Operand, axis: int | None = None) -> Symbol:
+    """The position of the first largest element along `axis` (None: when flattened), int64; it has no gradient."""
     return Symbol(declare.argmax(unwrap(x), axis))
 
 

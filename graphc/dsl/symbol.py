@@ -177,8 +177,8 @@ class Symbol:
         """The smallest element along `axis`; see `gc.min` for ties."""
         return Symbol(declare.reduce("min", self.ir, axis, keepdims))
 
-    def argmax(self, axis: int = -1) -> Symbol:
-        """The position of the first largest element along `axis`."""
+    def argmax(self, axis: int | None = None) -> Symbol:
+        """The position of the first largest element along `axis`, for None in the flattened tensor."""
         return Symbol(declare.argmax(self.ir, axis))
 
     def __getitem__(self, key: Any) -> Symbol:

@@ -113,6 +113,16 @@ class Variable(Symbol):
         self._array[...] = checked
         self.version += 1
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
+        """Another variable with the same elements, in memory of its own (a plain copy would not be aligned)."""
+        other = type(self)(self.name, self.type, self._initialiser, self.seed)
+        other.automatic_name, other._initial_key = self.automatic_name, self._initial_key
+        if self._array is not None:
+            other._array = aligned_empty(self.static_shape, self.dtype)
+            other._array[...] = self._array
+        memo[id(self)] = other
+        return other
+
     def initialise(self, seed: int | None = None) -> None:
         """Give the elements their initial values, unless they have values; `seed` counts if the variable has none."""
         if self._array is not None:

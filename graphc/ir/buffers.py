@@ -6,6 +6,7 @@ an operand. Whoever owns an operand's memory allocates it here.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,6 @@ def is_aligned(array: np.ndarray) -> bool:
 
 
 def _aligned(allocate: Any, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     raw = allocate(count * dtype.itemsize + ALIGNMENT + SLACK_BYTES, np.uint8)
     return np.ndarray(shape, dtype.numpy, buffer=raw, offset=-address(raw) % ALIGNMENT)

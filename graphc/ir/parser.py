@@ -304,8 +304,9 @@ class _Parser:
         if self.token.kind == "word" and self.token.text == "base64":
             self.position += 1
             return Literal(dtype.name, like.shape, self.base64(like))
+        texts = self.elements(like.shape)
         try:
-            return Literal.of(read_elements(self.elements(like.shape), like))
+            return Literal.of(read_elements(texts, like))
         except (ValueError, OverflowError):
             self.fail("", start, f"the elements do not fit {dtype}{list(like.shape)}")
 
@@ -322,10 +323,10 @@ class _Parser:
     def elements(self, shape: tuple[int, ...]) -> list[str]:
         if not shape:
             return [self.element("an element")]
-        self.expect("[", "'[' and elements")
+        start = self.expect("[", "'[' and elements").offset
         parts = self.separated("]", lambda: self.elements(shape[1:]))
         if len(parts) != shape[0]:
-            self.fail("", None, f"{len(parts)} elements where the literal's shape says {shape[0]}")
+            self.fail("", start, f"{len(parts)} elements where the literal's shape says {shape[0]}")
         return [text for part in parts for text in part]
 
 

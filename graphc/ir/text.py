@@ -23,7 +23,7 @@ import numpy as np
 from graphc.errors import GraphcError
 from graphc.ir.dims import format_shape
 from graphc.ir.graph import NOWHERE, Graph, Literal, Node, Origin, Value
-from graphc.ir.op import Attribute
+from graphc.ir.op import REQUIRED, Attribute
 from graphc.ir.parser import parse, read_elements
 from graphc.ir.types import as_dtype
 
@@ -98,7 +98,8 @@ def format_attributes(node: Node, *, origins: bool = True) -> list[str]:
         schema = node.op.attributes.get(name)
         nested = isinstance(value, Graph)
         text = print_graph(value, origins=origins) if nested else _format_or_repr(schema, value)
-        if schema is None or text != _format_or_repr(schema, schema.default):
+        required = schema is None or schema.default is REQUIRED
+        if required or text != _format_or_repr(schema, schema.default):
             shown.append(f"{name}={text}")
     return shown
 

@@ -110,9 +110,10 @@ class _Parser:
     def capacities(self) -> dict[str, int]:
         found: dict[str, int] = {}
         while True:
+            offset = self.cursor.token.offset
             name = self.cursor.name("a runtime extent")
             if name in found:
-                raise self.cursor.error(f"extent {name!r} has two capacities")
+                raise self.cursor.error(f"extent {name!r} has two capacities", offset)
             self.cursor.expect("<=")
             found[name] = self.cursor.integer()
             if not self.cursor.accept(","):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -62,6 +63,15 @@ class Module:
             result = self.forward(*inputs, **options)
         session.results[self] = result
         return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Module:
+        """A module with parameters of its own; programs and the optimiser stay behind."""
+        other = Module.__new__(type(self))
+        memo[id(self)] = other
+        for name, value in vars(self).items():
+            if name != "_trainer":
+                object.__setattr__(other, name, copy.deepcopy(value, memo))
+        return other
 
     # The tree of modules.
 

@@ -7,6 +7,7 @@ exist. SymPy and mpmath are imported by the functions that need them.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -95,8 +96,6 @@ class _MpmathTarget(Target[Any]):
 
 @cache
 def _mpmath_functions() -> dict[str, Any]:
-    import operator
-
     import mpmath
 
     names = ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "erf", "sin", "cos")

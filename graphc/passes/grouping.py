@@ -81,7 +81,7 @@ class Grouping:
 
     def _assign(self, node: Node) -> None:
         kernel = self._kernels.get(node)
-        if kernel is None:  # an op without a kernel, kept as it is (an array constant)
+        if kernel is None or (kernel.inputs and not node.inputs):  # an array constant: memory, no kernel
             self.views.add(node)
         elif node.op.view and not _is_index_map(kernel):
             self.views.add(node)
@@ -92,7 +92,7 @@ class Grouping:
         elif not self._join(node, kernel):
             if self._can_float(node, kernel):
                 self.floating.add(node)
-            elif node.op.view:
+            elif node.op.view and node.inputs[0].producer not in self.floating:
                 self.views.add(node)
             else:
                 self._start(node, kernel)

@@ -14,12 +14,12 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import stat
 import struct
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -250,7 +250,8 @@ def _read_private(path: Path) -> bytes:
 
 def _write_atomically(path: Path, data: bytes) -> None:
     """Under another name first (mode 0600), so that no reader and no crash meets half a file under the right one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16] + "-", suffix=SUFFIX + ".tmp")
+    name = path.with_name(f"{path.stem[:16]}-{os.urandom(8).hex()}{SUFFIX}.tmp")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -306,7 +307,7 @@ def _decode_body(body: memoryview, key: str) -> ProgramImage:
         position += length
     for name, dtype_name, shape in header["constants"]:
         dtype = as_dtype(dtype_name).numpy
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         constants[name] = np.frombuffer(body, dtype, count, offset=position).reshape(shape)
         position += count * dtype.itemsize
     if position != len(body):

@@ -8,6 +8,7 @@ lock released, and copies the results out.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ class Executable:
     def _memory_of(self, buffer: Buffer) -> np.ndarray:
         """The buffer as a row-major array over its capacities."""
         dtype = as_dtype(buffer.dtype).numpy
-        nbytes = int(np.prod(buffer.shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(buffer.shape) * dtype.itemsize
         whole, start = self._arena, buffer.offset
         if buffer.region not in ("arena", "input"):
             owned = {"variable": [v.array for v in self._variables], "constant": self._constants, "rng": [self._rng]}

@@ -155,7 +155,7 @@ class InputPlace:
         self._outside = outside
         self._address = address(array)
         self._scan_own = outside.get(spec.dtype.name)
-        self._staging: np.ndarray | None = None
+        self._staging, self._staging_address = np.empty(0, np.int64), 0
         self.lower, self.upper = _limits(spec.dtype)
         for check in self.checks:
             self.lower, self.upper = max(self.lower, check.lower), min(self.upper, check.upper)
@@ -176,13 +176,15 @@ class InputPlace:
 
     def _fill_checked(self, values: np.ndarray, region: np.ndarray) -> None:
         """By way of int64, which is looked through before the narrowing cast."""
-        if values.dtype == np.uint64 and values.size and int(values.max()) >= 2**63:
+        size = values.size
+        if values.dtype.kind == "u" and size and int(values.max()) >= 2**63:
             self._require(int(values.argmax()), values)
-        if self._staging is None:
-            self._staging = np.empty(max(self.array.size, 1), np.int64)
-        wide = self._staging[: values.size].reshape(values.shape)
+        if self._staging.size < size:
+            self._staging = np.empty(self.array.size, np.int64)
+            self._staging_address = address(self._staging)
+        wide = self._staging[:size].reshape(values.shape)
         wide[...] = values
-        self._require(self._outside["i64"](address(self._staging), values.size, self.lower, self.upper), values)
+        self._require(self._outside["i64"](self._staging_address, size, self.lower, self.upper), values)
         region[...] = wide
 
     def _require(self, outside: int, values: np.ndarray) -> None:

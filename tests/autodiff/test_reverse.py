@@ -66,7 +66,9 @@ def test_hessian_vector_product_of_nested_grad_nodes() -> None:
     wrt = [values[n] for n in PARAMETERS]
     values |= {f"v{n}": Value(values[n].type, name=f"v{n}") for n in PARAMETERS}
     first = b.grad(loss, *wrt)
-    terms = [b.sum(b.mul(g, values[f"v{n}"]), axes=tuple(range(g.type.rank))) for n, g in zip(PARAMETERS, first, strict=True)]
+    terms = [
+        b.sum(b.mul(g, values[f"v{n}"]), axes=tuple(range(g.type.rank))) for n, g in zip(PARAMETERS, first, strict=True)
+    ]
     total = b.add(b.add(terms[0], terms[1]), terms[2])
     products = evaluate(expand_grad(graph(values, *b.grad(total, *wrt))), DATA | VECTORS)
 
@@ -182,7 +184,9 @@ def test_op_without_gradient_is_named_only_on_the_way() -> None:
     loss = b.sum(b.mul(opaque(x), w), axes=(0,))
     (dw,) = gradients([loss], [b.constant(1.0, f32)], [w], b)
     assert dw is not None
-    with pytest.raises(GradientError, match=r"(?s)lookup\(f32\[2\]\) in module net.table.*looked up.*stop_gradient.*train.py:5"):
+    with pytest.raises(
+        GradientError, match=r"(?s)lookup\(f32\[2\]\) in module net.table.*looked up.*stop_gradient.*train.py:5"
+    ):
         gradients([loss], [b.constant(1.0, f32)], [x], b)
 
 

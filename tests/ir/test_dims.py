@@ -66,7 +66,9 @@ def test_substitute_binds_named_symbols_only(a: Dim) -> None:
     bound = substitute(a, {"N": 7})
     assert symbols(bound) <= {"M"}
     assert evaluate(bound, {"M": 3}) == evaluate(a, SIZES)
-    assert substitute(a, {"N": M, "M": N}) == substitute(substitute(substitute(a, {"N": symbol("t")}), {"M": N}), {"t": M})
+    assert substitute(a, {"N": M, "M": N}) == substitute(
+        substitute(substitute(a, {"N": symbol("t")}), {"M": N}), {"t": M}
+    )
 
 
 def test_text_is_readable() -> None:

@@ -66,7 +66,7 @@ def allowed(name: str) -> st.SearchStrategy[float]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_identity_is_neutral_on_both_sides(name: str) -> None:
-    @given(allowed(name))
+    @given(numbers if name == "logsumexp" else allowed(name))  # NaN is its maximum, and its sum then means nothing
     def check(value: float) -> None:
         identity, one = identity_values(COMBINERS[name], dtypes(name)), element(name, value, 3)
         same(combine(name, identity, one), one)

@@ -27,9 +27,11 @@ CASES = [
 ]
 SMOOTH = [case for case in CASES if case.values[1].differentiable]
 # The spine's ops: a missing one is noticed here.
-SPINE = """constant size add sub mul div neg maximum minimum exp log log1p expm1 sqrt tanh sigmoid relu softplus abs sign
+SPINE = """
+    constant size add sub mul div neg maximum minimum exp log log1p expm1 sqrt tanh sigmoid relu softplus abs sign
     lt le gt ge eq ne logical_and logical_or logical_not where matmul sum mean max min argmax reshape transpose
-    broadcast_to gather one_hot log_softmax cross_entropy cast uniform stop_gradient grad fusion""".split()
+    broadcast_to gather one_hot log_softmax cross_entropy cast uniform stop_gradient grad fusion
+""".split()
 
 
 def arrays_of(sample: Sample) -> list[np.ndarray]:

@@ -73,3 +73,21 @@ def test_flattening_stays_affine() -> None:
     output = Builder().reshape(x, shape=(N, 2, 3))
     kernel = output.producer.op.lower(output.producer)
     assert "floordiv" not in str(kernel) and "Computed" not in str(kernel)
+
+
+def shapes_of(size: int, rank: int) -> list[tuple[int, ...]]:
+    if rank == 0:
+        return [()] if size == 1 else []
+    return [(d, *rest) for d in range(1, size + 1) if size % d == 0 for rest in shapes_of(size // d, rank - 1)]
+
+
+def test_every_reshape_of_twelve_elements() -> None:
+    """Axes that pass, split, join and regroup, with size-1 axes anywhere."""
+    shapes = [shape for rank in (1, 2, 3) for shape in shapes_of(12, rank)]
+    assert len(shapes) == 25
+    for source in shapes:
+        for target in shapes:
+            array = np.arange(12, dtype=np.int32).reshape(source)
+            output = Builder().reshape(Value(TensorType(as_dtype(array.dtype), source), name="x"), shape=target)
+            found = run(output.producer.op.lower(output.producer), {"in0": array})["out0"]
+            np.testing.assert_array_equal(found, array.reshape(target), f"{source} to {target}")

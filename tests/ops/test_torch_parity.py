@@ -26,9 +26,15 @@ LABELS = np.array([2, 1, 0], np.int64)
 INF, NAN = np.inf, np.nan
 
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], Callable[..., Any]]] = [
-    *((name, (WIDE,), {}, lambda x, name=name: getattr(torch, name)(x)) for name in ("exp", "expm1", "tanh", "sigmoid")),
+    *(
+        (name, (WIDE,), {}, lambda x, name=name: getattr(torch, name)(x))
+        for name in ("exp", "expm1", "tanh", "sigmoid")
+    ),
     *((name, (WIDE,), {}, lambda x, name=name: getattr(torch, name)(x)) for name in ("abs", "relu", "neg", "sign")),
-    *((name, (np.abs(WIDE) + 0.1,), {}, lambda x, name=name: getattr(torch, name)(x)) for name in ("log", "sqrt", "log1p")),
+    *(
+        (name, (np.abs(WIDE) + 0.1,), {}, lambda x, name=name: getattr(torch, name)(x))
+        for name in ("log", "sqrt", "log1p")
+    ),
     ("relu", (np.array([NAN, INF, -INF]),), {}, lambda x: torch.relu(x)),
     ("softplus", (WIDE,), {}, lambda x: torch.nn.functional.softplus(x)),
     ("add", TIES, {}, lambda a, b: a + b),
@@ -66,12 +72,19 @@ def both(name: str, arrays: tuple[Any, ...], attributes: dict[str, Any]) -> tupl
     wrt = [v for v in values if v.type.dtype.is_float]
     size = int(np.prod(output.type.shape))
     cotangent = b.constant(np.arange(1.0, size + 1).reshape(output.type.shape))
-    found = [b.full(0, v.type) if g is None else g for v, g in zip(wrt, gradients([output], [cotangent], wrt, b), strict=True)]
-    value, *slopes = evaluate(Graph(name, values, (output, *found)), {v.name: a for v, a in zip(values, arrays, strict=True)})
+    found = [
+        b.full(0, v.type) if g is None else g
+        for v, g in zip(wrt, gradients([output], [cotangent], wrt, b), strict=True)
+    ]
+    value, *slopes = evaluate(
+        Graph(name, values, (output, *found)), {v.name: a for v, a in zip(values, arrays, strict=True)}
+    )
     return value, slopes
 
 
-@pytest.mark.parametrize(("name", "arrays", "attributes", "reference"), CASES, ids=[f"{c[0]}-{k}" for k, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "arrays", "attributes", "reference"), CASES, ids=[f"{c[0]}-{k}" for k, c in enumerate(CASES)]
+)
 def test_value_and_gradient(
     name: str, arrays: tuple[Any, ...], attributes: dict[str, Any], reference: Callable[..., Any]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from graphc.errors import VerifyError
 from graphc.ir.buffers import aligned_zeros
+from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Barrier, Call, Entry, Loop, Plan
 from graphc.runtime.driver import STEPS_DONE, STEPS_WANTED, STOP, control_block, driver
 from graphc.runtime.loader import LoadedCode, load
@@ -172,11 +173,11 @@ def test_names_that_are_not_there(table: Callable[..., Table], entry: Entry, mes
         table(entry, w=np.zeros(1, int))
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8])
-def test_the_first_value_outside_a_range(dtype: type) -> None:
-    outside = driver().outside[{np.int32: "i32", np.int64: "i64", np.uint8: "u8"}[dtype]]
+@pytest.mark.parametrize("name", ["i32", "i64", "u8"])
+def test_the_first_value_outside_a_range(name: str) -> None:
+    outside, dtype = driver().outside[name], as_dtype(name).numpy
     info = np.iinfo(dtype)
-    values = np.array([3, 9, 0, 10, 200], np.int64).clip(info.min, info.max).astype(dtype)
+    values = np.array([3, 9, 0, 10, 200]).astype(dtype)
     assert outside(values.ctypes.data, 5, 0, 10) == 3
     assert outside(values.ctypes.data, 3, 0, 10) == -1
     assert outside(values.ctypes.data, 5, 1, 300) == 2

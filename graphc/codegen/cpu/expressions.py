@@ -244,7 +244,8 @@ class Scope:
     def _packed_index(self, start: Value, row: int, lane: int) -> Value:
         """start + row * r + lane * c at element r * columns + c of a packed tile; LLVM folds all but the start."""
         iota = f"tile_iota(0, {self.tile.registers(self.context.lanes)})"
-        parts = [f"{iota} // {self.tile.vectors} * {row}"] * bool(row) + [f"{iota} % {self.tile.vectors} * {lane}"] * bool(lane)
+        terms = [(f"{iota} // {self.tile.vectors}", row), (f"{iota} % {self.tile.vectors}", lane)]
+        parts = [term if factor == 1 else f"{term} * {factor}" for term, factor in terms if factor]
         return Value(" + ".join([*parts, start.inner]), i64, True, True, atom=False)
 
     # ---- loads

@@ -14,10 +14,11 @@ from dataclasses import replace
 from graphc.codegen.analysis import coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
 from graphc.codegen.cpu.expressions import Context, Scope, Tile, Value, constant, identity_value, register
 from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, tiled_loop
+from graphc.codegen.lanes import uses_index
 from graphc.errors import CompileError
 from graphc.ir.types import bool_, u8
 from graphc.kernel.combiners import COMBINERS
-from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Const, Expr, Load, walk
+from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Load
 from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Stage, Store
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
@@ -145,7 +146,7 @@ class Nest:
         """A stage at one tile of its space: reduce, then results, then stores."""
         if stage.reduce:
             self.reduce(stage, visible, scope)
-            if scope.tile.row_axis and not scope.tile.packed and _uses_index(stage, scope.tile.row_axis):
+            if scope.tile.row_axis and not scope.tile.packed and uses_index(stage, scope.tile.row_axis):
                 self.row_by_row(stage, scope)
                 return
         else:
@@ -162,15 +163,16 @@ class Nest:
         first = self.context.axis(tile.row_axis)
         for row in range(tile.rows):
             inner = scope.inner(replace(tile, row_axis=None, rows=1))
-            variable = names.fresh(f"{first}_row")
-            self.source.line(f"{variable} = {first} + {row}")
-            names.rename("axis", tile.row_axis, variable)
+            if row:
+                variable = names.fresh(f"{first}_row")
+                self.source.line(f"{variable} = {first} + {row}")
+                names.rename("axis", tile.row_axis, variable)
             for name in (n for a in stage.accumulates for n in a.names):
                 whole = scope.lets[name]
                 inner.lets[name] = replace(whole, text=f"tile_row({whole.text}, {row})", rows=False)
             self.lets(stage.results, inner)
             self.stores(stage.stores, inner)
-            names.rename("axis", tile.row_axis, first)
+        names.rename("axis", tile.row_axis, first)
 
     def lets(self, lets: Sequence[Let], scope: Scope) -> None:
         """Name scalars; what is an identifier or a literal already keeps its text."""
@@ -357,12 +359,6 @@ class Nest:
                 self.source.line(f"tile_store{masked}({ptr}, {offset}, {row}, {text}{count})")
             else:
                 self.source.line(f"tile_store_strided({ptr}, {offset}, {row}, {lane}, {text}{count})")
-
-
-def _uses_index(stage: Stage, axis: str) -> bool:
-    """True if results or stores use an axis as a number, or in a computed index."""
-    exprs = [let.expr for let in stage.results] + [s.value for s in stage.stores]
-    return any(isinstance(e, AxisIndex) and e.axis == axis for top in exprs for e in walk(top))
 
 
 def _same_size(a: Tile, b: Tile) -> bool:
