@@ -11,6 +11,7 @@ from pathlib import Path
 import graphc as gc
 from graphc.ir.text import print_graph
 from graphc.kernel.plan_text import print_plan
+from graphc.passes.manager import Stage
 
 PAGE = Path(__file__).with_name("architecture.md")
 BLOCK = re.compile(r"(<!-- dump: (?P<name>[\w ]+) -->\n```\w*\n)(?P<text>.*?)(?=\n```)", re.DOTALL)
@@ -31,13 +32,17 @@ def dumps(page: str) -> dict[str, str]:
         "declared": print_graph(step.graph),
         "differentiated": stages["differentiate"].after_text,
         "fused": stages["fuse"].after_text,
-        "passes": "\n".join(f"{s.name:20} {len(s.before.nodes):3} -> {len(s.after.nodes):3} nodes, {len(s.rewrites)} rewrites"
-                            for s in step.stages),
+        "passes": "\n".join(map(_pass_line, step.stages)),
         "form": kernel.form,
         "schedule": kernel.schedule,
         "source": kernel.source,
         "plan": print_plan(step.plan),
     }
+
+
+def _pass_line(stage: Stage) -> str:
+    before, after = len(stage.before.nodes), len(stage.after.nodes)
+    return f"{stage.name:14} {before:3} -> {after:3} nodes, {len(stage.rewrites)} rewrites"
 
 
 def refreshed(page: str) -> str:

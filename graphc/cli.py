@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import graphc
-from graphc import nn, optim
 from graphc.errors import GraphcError, InputError
-from graphc.models import mlp
-from graphc.models.digits import CLASSES, PIXELS, Digits, digits
-from graphc.train.callbacks import Callback, Logs, Training
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 WORKLOADS = ("mlp", "mlp_small", "peak")
@@ -70,7 +65,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
                         "else the subset that comes with graphc")
     parser.add_argument("--epochs", type=_positive, default=10, help="passes over the training images (%(default)s)")
     parser.add_argument("--batch-size", type=_positive, default=64, help="images in a step (%(default)s)")
-    parser.add_argument("--lr", type=_rate, help="learning rate (sgd 0.05, adam 0.001)")
+    parser.add_argument("--lr", type=_rate, help="learning rate (sgd 0.1, adam 0.001)")
     parser.add_argument("--hidden", type=_sizes, default=(512, 512), help="units of the hidden layers (512,512)")
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd",
                         help="sgd has momentum 0.9 (%(default)s)")
@@ -118,100 +113,75 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not (value := int(text)) >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
+    return _integer(text, least=0)
 
 
 def _positive(text: str) -> int:
-    if not (value := int(text)) >= 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return _integer(text, least=1)
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}")
     return value
 
 
 def _rate(text: str) -> float:
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if not 0 < (value := _number(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return value
 
 
 def _fraction(text: str) -> float:
-    if not 0 <= (value := float(text)) < 1:
+    if not 0 <= (value := _number(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in 0 ... 1 (1 excluded)")
     return value
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(",") if part.strip())
+    return tuple(_positive(part) for part in text.split(",")) if text.strip() else ()
 
 
-# train
+# The commands. What they need is imported when they run: `graphc --help` needs nothing, and training with a cached
+# program never loads the compiler.
 
 
 def _train(arguments: argparse.Namespace) -> int:
     """Train, print the test accuracy, save; an interrupted run saves what it has."""
+    from graphc.models import digits
+
     _check_writable(arguments.save)
     start = time.perf_counter()
-    data = digits(arguments.data, validation=arguments.validation, seed=arguments.seed)
-    model = mlp(PIXELS, *arguments.hidden, CLASSES)
-    model.compile("cross_entropy", _optimizer(arguments), ["accuracy"], seed=arguments.seed, threads=arguments.threads)
+    data = digits.digits(arguments.data, validation=arguments.validation, seed=arguments.seed)
+    recipe = digits.Recipe(arguments.epochs, arguments.batch_size, arguments.optimizer, arguments.lr, arguments.decay)
+    model = digits.classifier(arguments.hidden, recipe, seed=arguments.seed, threads=arguments.threads)
     try:
-        _fit(model, data, arguments)
-        scores = model.evaluate(*data.test)
-    except KeyboardInterrupt:
+        if arguments.json:
+            digits.fit(model, data, recipe, on_epoch=_print_epoch, verbose=0)
+        else:
+            digits.fit(model, data, recipe)
+    except KeyboardInterrupt:  # the parameters are those after a whole step, so they are worth keeping
         _save(model, arguments.save)
         raise
     _save(model, arguments.save)
+    scores = model.evaluate(*data.test)
     seconds = time.perf_counter() - start
-    result = {"test_loss": scores["loss"], "test_accuracy": scores["accuracy"], "seconds": round(seconds, 3)}
     if arguments.json:
-        _print_json(result)
+        _print_json({"test_loss": scores["loss"], "test_accuracy": scores["accuracy"], "seconds": round(seconds, 3)})
     else:
         print(f"test accuracy {scores['accuracy']:.2%}, test loss {scores['loss']:.4f}, {seconds:.1f} s in all")
     return 0
-
-
-def _fit(model: nn.Module, data: Digits, arguments: argparse.Namespace) -> None:
-    callbacks: list[Callback] = [_JsonLines()] if arguments.json else []
-    if arguments.decay == "cosine":
-        callbacks.append(_CosineDecay())
-    model.fit(
-        *data.train,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        validation_data=data.validation,
-        callbacks=callbacks,
-        verbose=0 if arguments.json else "auto",
-    )
-
-
-class _CosineDecay(Callback):
-    """Lowers the learning rate epoch by epoch, from its first value along half a cosine towards 0.
-
-    Source: I. Loshchilov, F. Hutter, SGDR: Stochastic gradient descent with warm restarts, 2017, (5), one period.
-    """
-
-    def on_train_begin(self, training: Training) -> None:
-        """Remember the first learning rate."""
-        self.first = training.optimizer.lr
-
-    def on_epoch_begin(self, training: Training, epoch: int) -> None:
-        """Set this epoch's; a runtime scalar, so nothing is compiled again."""
-        training.optimizer.lr = self.first * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
-
-
-class _JsonLines(Callback):
-    """Prints each epoch's figures as a line of JSON."""
-
-    def on_epoch_end(self, training: Training, epoch: int, logs: Logs) -> None:
-        """Print `{"epoch": 1, "loss": ...}`; epochs count from 1."""
-        _print_json({"epoch": epoch + 1, **logs, "seconds": round(training.history.seconds[-1], 3)})
-
-
-def _optimizer(arguments: argparse.Namespace) -> optim.Optimizer:
-    if arguments.optimizer == "adam":
-        return optim.Adam(lr=arguments.lr or 0.001)
-    return optim.SGD(lr=arguments.lr or 0.05, momentum=0.9)
 
 
 def _check_writable(path: str | None) -> None:
@@ -223,13 +193,10 @@ def _check_writable(path: str | None) -> None:
         raise InputError(f"--save {path}: {folder} is no folder that can be written to, or {path} is a folder")
 
 
-def _save(model: nn.Module, path: str | None) -> None:
+def _save(model: Any, path: str | None) -> None:
     if path is not None:
         model.save(path)
         print(f"parameters written to {path}", file=sys.stderr)
-
-
-# bench, inspect, doctor
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -290,6 +257,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         print(*findings, sep="\n")
     return FAILED if failed else 0
+
+
+def _print_epoch(epoch: int, logs: Mapping[str, float]) -> None:
+    _print_json({"epoch": epoch, **logs})
 
 
 def _print_json(data: dict[str, Any]) -> None:

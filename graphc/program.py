@@ -15,8 +15,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
-from graphc.runtime.executable import Executable
 
 from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
@@ -26,10 +24,13 @@ from graphc.ir.dims import symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.kernel.plan import Plan
+from graphc.kernel.plan_text import print_plan
+from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
+from graphc.runtime.executable import Executable
+from graphc.runtime.profile import KernelTime, profile
 
 if TYPE_CHECKING:
     from graphc.codegen.build import Build
-    from graphc.codegen.memory import Signature
     from graphc.passes.manager import Stage
 
 TARGETS = ("cpu",)
@@ -135,15 +136,13 @@ class Program:
         for leaf in self.declared.inputs:
             if leaf.name not in inputs:
                 continue
-            shape = np.shape(inputs[leaf.name])
-            for dim, size in zip(leaf.shape, shape, strict=False):
-                names = symbols(dim)
-                if len(names) == 1 and str(dim) in names and str(dim) not in self._fixed:
-                    found[str(dim)] = max(size, 1, self._capacities.get(str(dim), 0), found.get(str(dim), 0))
-        missing = sorted(self._symbols - set(found))
+            for dim, size in zip(leaf.shape, np.shape(inputs[leaf.name]), strict=False):
+                name = str(dim)
+                if symbols(dim) == {name} and name not in self._fixed:
+                    found[name] = max(size, 1, self._capacities.get(name, 0), found.get(name, 0))
+        missing = ", ".join(sorted(self._symbols - set(found)))
         if missing:
-            names = ", ".join(missing)
-            raise InputError(f"program {self.name!r}: no input tells the size of {names}; give dims={{...}}")
+            raise InputError(f"program {self.name!r}: no input tells the size of {missing}; give dims={{...}}")
         return found
 
     @cached_property
@@ -200,15 +199,13 @@ class Program:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _signature(self) -> Signature:
-        from graphc.codegen.memory import Signature
-
-        return Signature(frozenset(self._variables), self._updated, "rng" if self.declared.uses_rng else None)
-
     def _build(self) -> Build:
         from graphc.codegen.build import build
+        from graphc.codegen.memory import Signature
 
-        return build(self.declared.graph, self._signature(), dict(self._capacities))
+        rng = "rng" if self.declared.uses_rng else None
+        signature = Signature(frozenset(self._variables), self._updated, rng)
+        return build(self.declared.graph, signature, dict(self._capacities))
 
     def _image_of(self, built: Build) -> ProgramImage:
         kernels = {
@@ -249,6 +246,20 @@ class Program:
     def plan(self) -> Plan:
         """The table of calls and the memory plan."""
         return self._compiled().plan
+
+    @property
+    def memory(self) -> str:
+        """The memory map and the table of kernels, as text."""
+        return print_plan(self.plan)
+
+    def profile(self, *arrays: Any, repeats: int = 20, **by_name: Any) -> list[KernelTime]:
+        """Run each kernel by itself on these inputs: calls, seconds and best time, in the order of the table.
+
+        The same kernels as in a step; variables and random state are put back afterwards.
+        """
+        self(*arrays, **by_name)
+        assert self._executable is not None
+        return profile(self._executable, self._by_name(arrays, by_name), repeats=repeats)
 
     @property
     def remarks(self) -> tuple[str, ...]:

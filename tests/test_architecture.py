@@ -43,6 +43,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # A file that stands in another row than its folder.
 PLACED = {
     "interop/safetensors.py": "data",  # a file format that needs errors alone; `Module.save` and `load` use it
+    "autodiff/check.py": "interpret",  # compares gradients with differences of interpreted values
 }
 
 # (importer, imported): forbidden though the table alone would allow it.
@@ -54,6 +55,16 @@ SEPARATE = {
 # Imports inside functions: file -> imported module -> why it cannot stand at the top of the file.
 LATE_IMPORTS: dict[str, dict[str, str]] = {
     "codegen/machine.py": {"numba.cpython": "registers Numba's lowering, which only compiling needs"},
+    "ops/scalar.py": {"sympy": "a program from the cache needs no expressions"},
+    "ops/stability.py": {"sympy": "a program from the cache needs no expressions", "mpmath": "comes with SymPy"},
+    "dsl/transforms.py": {"graphc.autodiff.check": "declaring needs no autodiff"},
+    "program.py": {
+        "graphc.codegen.build": "the compiler behind a cache hit",
+        "graphc.codegen.memory": "the compiler behind a cache hit",
+        "graphc.codegen.machine": "only to show LLVM and machine code",
+        "graphc.codegen.host": "reads the CPU's features through llvmlite, for the cache key",
+    },
+    "train/progress.py": {"rich.progress": "only a fit on a terminal draws a bar"},
 }
 
 # What a program that the cache holds must run without, and the layers such a program is written with.

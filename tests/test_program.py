@@ -226,9 +226,8 @@ print(float(value), W.value.sum(), step.from_cache, loaded)
 
 def run_python(code: str, cache: pathlib.Path) -> str:
     env = {"GRAPHC_CACHE": str(cache), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

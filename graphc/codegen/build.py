@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from graphc.codegen.choose import choose
-from graphc.codegen.host import Host, host
-from graphc.kernel.verify import verify
-from graphc.passes.pipeline import default_pipeline
 
+from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
+from graphc.codegen.host import Host, host
 from graphc.codegen.lower import Names, lower_graph
 from graphc.codegen.machine import compile_source
 from graphc.codegen.memory import Signature, plan_program
@@ -20,7 +18,9 @@ from graphc.kernel.form import Kernel
 from graphc.kernel.plan import Call, Plan
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.text import print_kernel
+from graphc.kernel.verify import verify
 from graphc.passes.manager import Stage, run
+from graphc.passes.pipeline import default_pipeline
 
 
 @dataclass(frozen=True)

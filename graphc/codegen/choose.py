@@ -8,8 +8,8 @@ from dataclasses import replace
 from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stores, points, reads_own_element_only
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
-from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
 from graphc.codegen.host import Host
+from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
 from graphc.kernel.expr import Affine, Index
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
@@ -63,7 +63,7 @@ def _stage_lanes(flat: Kernel, lanes: int) -> tuple[float, int, Schedule]:
 
 
 def _vectors(flat: Kernel, axis: Axis, lanes: int) -> int:
-    """Vectors of a tile along an axis: four hide latencies, fewer where values are wide, expressions long, extents short."""
+    """Vectors of a tile along an axis: four hide latencies, fewer for wide values, long expressions, short extents."""
     most = 4 if all(o.dtype.itemsize < 8 for o in flat.operands) and not is_heavy(flat) else 2
     extent = capacity(axis, flat.capacities) or 1
     if extent <= most * lanes:

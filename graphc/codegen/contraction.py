@@ -7,13 +7,14 @@ times a row of the other. `dot` has them along a reduce axis, along which both f
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.analysis import capacity, coefficient, is_idempotent, is_runtime
-from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
 from graphc.codegen.host import Host
+from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
 from graphc.kernel.expr import Apply, AxisIndex, Computed, Expr, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
@@ -44,15 +45,15 @@ def contraction_schedule(kernel: Kernel, host: Host) -> Schedule | None:
         if _contiguous(kernel, c):
             rows, vectors = outer_tile(kernel, c, lanes, registers)
             order = tuple(a.name for a in kernel.space if a not in (c.rows, c.columns)) + (c.columns.name, c.rows.name)
-            tile = ((c.rows.name, rows), (c.columns.name, vectors * lanes))
-            return Schedule("outer", c.columns.name, tile, order)
+            outer = ((c.rows.name, rows), (c.columns.name, vectors * lanes))
+            return Schedule("outer", c.columns.name, outer, order)
     for c in found:
         axis = _dot_axis(kernel, c)
         if axis is not None:
             rows, columns = dot_tile(kernel, c, registers)
             order = tuple(a.name for a in kernel.space if a not in (c.rows, c.columns)) + (c.columns.name, c.rows.name)
-            tile = ((c.rows.name, rows), (c.columns.name, columns), (axis.name, lanes))
-            return Schedule("dot", axis.name, tile, order)
+            dot = ((c.rows.name, rows), (c.columns.name, columns), (axis.name, lanes))
+            return Schedule("dot", axis.name, dot, order)
     return None
 
 
@@ -115,24 +116,20 @@ def _dot_axis(kernel: Kernel, c: Contraction) -> Axis | None:
 
 def outer_tile(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> tuple[int, int]:
     """Rows and vectors of the register tile that covers the extents with the least waste at the best speed."""
-    extent = capacity(c.columns, kernel.capacities) or 1
-    best: tuple[float, int, int, int] | None = None
+    extent, twice = capacity(c.columns, kernel.capacities) or 1, is_idempotent(kernel)
     # What needs the index of the row is written once for each row.
-    twice = is_idempotent(kernel)
     most = ROWS_ONE_BY_ONE if uses_index(kernel.stages[0], c.rows.name) else 24
-    for vectors in range(1, 9):
-        for rows in range(1, most + 1):
-            if rows * vectors > registers * 3 // 4 or rows * vectors + vectors + 2 > registers:
-                continue
-            cost = sum(
-                n * m * r * v / _outer_speed(r, v)
-                for n, r in _cover(kernel, c.rows, rows, twice)
-                for m, v in _cover_vectors(extent, vectors, lanes, twice)
-            )
-            key = (round(cost, 6), abs(rows * vectors - 16), abs(vectors - 4), rows)
-            best = key if best is None or key < best else best
-            chosen = (rows, vectors) if best == key else chosen
-    return chosen
+
+    def cost(rows: int, vectors: int) -> float:
+        return sum(
+            n * m * r * v / _outer_speed(r, v)
+            for n, r in _cover(kernel, c.rows, rows, twice)
+            for m, v in _cover_vectors(extent, vectors, lanes, twice)
+        )
+
+    sizes = itertools.product(range(1, most + 1), range(1, 9))
+    fitting = [(r, v) for r, v in sizes if r * v <= registers * 3 // 4 and r * v + v + 2 <= registers]
+    return min(fitting, key=lambda t: (round(cost(*t), 6), abs(t[0] * t[1] - 16), abs(t[1] - 4), t[0]))
 
 
 def _outer_speed(rows: int, vectors: int) -> float:
@@ -165,21 +162,18 @@ def _cover_vectors(extent: int, vectors: int, lanes: int, twice: bool) -> list[t
 
 def dot_tile(kernel: Kernel, c: Contraction, registers: int) -> tuple[int, int]:
     """Rows and columns of the tile of sums: 4 x 4 or 2 x 8 unless the extents fit another better."""
-    best: tuple[float, int, int, int] | None = None
     twice = is_idempotent(kernel)
-    for rows in range(1, 9):
-        for columns in range(1, 9):
-            if rows * columns > registers * 3 // 4 or rows * columns + rows + columns > registers:
-                continue
-            cost = sum(
-                n * m * r * v / _dot_speed(r, v)
-                for n, r in _cover(kernel, c.rows, rows, twice)
-                for m, v in _cover(kernel, c.columns, columns, twice)
-            )
-            key = (round(cost, 6), abs(rows * columns - 16), abs(rows - 4), columns)
-            best = key if best is None or key < best else best
-            chosen = (rows, columns) if best == key else chosen
-    return chosen
+
+    def cost(rows: int, columns: int) -> float:
+        return sum(
+            n * m * r * v / _dot_speed(r, v)
+            for n, r in _cover(kernel, c.rows, rows, twice)
+            for m, v in _cover(kernel, c.columns, columns, twice)
+        )
+
+    sizes = itertools.product(range(1, 9), range(1, 9))
+    fitting = [(r, v) for r, v in sizes if r * v <= registers * 3 // 4 and r * v + r + v <= registers]
+    return min(fitting, key=lambda t: (round(cost(*t), 6), abs(t[0] * t[1] - 16), abs(t[0] - 4), t[1]))
 
 
 def _dot_speed(rows: int, columns: int) -> float:

@@ -38,8 +38,6 @@ def generator(seed: int, name: str) -> np.random.Generator:
 def constant(value: Any) -> Initialiser:
     """Every element `value`, or an array-like of the variable's shape."""
     array = np.asarray(value)
-    if array.ndim == 0 and array.dtype.kind == "i":
-        array = array.astype(np.min_scalar_type(array))  # a Python int fits any dtype that can hold it
     return lambda shape, rng: np.full(shape, array) if array.ndim == 0 else array
 
 

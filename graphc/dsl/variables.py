@@ -151,19 +151,20 @@ class Variable(Symbol):
         self.automatic_name = True
 
     def checked(self, new: Any) -> Array:
-        """`new` as an array that fits. Raises StateError naming both shapes, or both dtypes if the cast is not safe."""
+        """`new` as an array that fits: real numbers for floats; for integers and bools, integers that the dtype holds.
+
+        Raises StateError naming both shapes or both dtypes.
+        """
         array = np.asarray(new)
         if array.shape != self.static_shape:
             raise StateError(
                 f"{self.name} has shape {format_shape(self.shape)}, got an array of shape {format_shape(array.shape)}"
             )
-        target = self.dtype.numpy
-        fits = np.can_cast(array.dtype, target, "same_kind")
-        if fits and self.dtype.is_integer and not np.can_cast(array.dtype, target) and array.size:
-            limits = np.iinfo(target)
-            fits = bool(limits.min <= array.min() and array.max() <= limits.max)
-        if not fits:
-            raise StateError(f"{self.name} is {target}, got {array.dtype} that does not fit; convert it with .astype")
+        kinds = "fiub" if self.dtype.is_float else "iub"
+        if array.dtype.kind not in kinds or not (self.dtype.is_float or _holds(self.dtype, array)):
+            raise StateError(
+                f"{self.name} is {self.dtype.numpy_name}, got {array.dtype} that does not fit; convert it with .astype"
+            )
         return array
 
 
@@ -222,6 +223,14 @@ def _type(name: str, shape: Sequence[int | str | Poly], dtype: str | DType | typ
     if isinstance(shape, (int, str, Poly)):
         raise ShapeError(f"{name!r}: the shape must be a tuple, got {shape!r}; write ({shape!r},)")
     return TensorType(as_dtype(dtype), tuple(as_dim(d) for d in shape))
+
+
+def _holds(dtype: DType, integers: Array) -> bool:
+    """Whether all integers (or bools) are in the range of the integer (or bool) dtype."""
+    if not integers.size:
+        return True
+    lower, upper = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max)
+    return bool(lower <= int(integers.min()) and int(integers.max()) <= upper)
 
 
 def _check_name(name: str) -> None:

@@ -138,7 +138,7 @@ def compiled(workload: Workload, *, threads: int = 1, seed: int = 0) -> tuple[Pr
 
 
 def _timed(step: Callable[..., Any], batches: Sequence[tuple[Any, ...]], seconds: float) -> list[float]:
-    """Seconds of each step: at least `LEAST_STEPS`, after warm-up; batches take turns, so that none is prepared twice."""
+    """Seconds of each step: at least `LEAST_STEPS`, after warm-up. Batches take turns: none is converted before."""
     source = cycle(batches)
     for _ in range(WARM_UP_STEPS):
         step(*next(source))

@@ -95,9 +95,10 @@ def _cache() -> tuple[str, str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CacheWarning)
         entries = cache.entries()
-    problem = [str(w.message) for w in caught] or ([] if _writable(cache.folder) else [f"{cache.folder} is not writable"])
-    if problem:
-        return WARNING, " ".join(problem[0].split())
+    if caught:
+        return WARNING, " ".join(str(caught[0].message).split())
+    if not _writable(cache.folder):
+        return WARNING, f"{cache.folder} is not writable; programs are compiled anew in every process"
     return OK, f"{cache.folder}: {len(entries)} programs, {sum(e.nbytes for e in entries) / 1e6:.1f} MB"
 
 

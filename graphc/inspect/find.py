@@ -12,7 +12,7 @@ from graphc.program import Program
 
 
 def program(name: str) -> Program:
-    """The program of a workload (`mlp`), or the `gc.Program` or compiled model NAME that a script makes (`FILE.py:NAME`).
+    """The program of a workload (`mlp`), or what a script makes (`FILE.py:NAME`): a `gc.Program` or a trained model.
 
     The script runs as a module called `<graphc inspect>`, so code under `if __name__ == "__main__"` does not. Raises
     InputError for an unknown name, a script that is not there or fails, and anything that is no program.
@@ -32,7 +32,8 @@ def program(name: str) -> Program:
     if isinstance(value, nn.Module):
         return value.program("train")
     if not isinstance(value, Program):
-        raise InputError(f"{attribute!r} in {path} is a {type(value).__name__}; expected what gc.compile returns, or a model")
+        kind = type(value).__name__
+        raise InputError(f"{attribute!r} in {path} is a {kind}; expected what gc.compile returns, or a model")
     return value
 
 

@@ -42,6 +42,6 @@ def check_step(program: Program, record: StepRecord, tolerance: float = 1e-4) ->
 def _deviation(got: np.ndarray, expected: np.ndarray) -> float:
     if not expected.size:
         return 0.0
-    scale = max(float(np.max(np.abs(expected))), np.finfo(np.float32).tiny)
+    scale = max(float(np.max(np.abs(expected))), float(np.finfo(np.float32).tiny))
     worst = float(np.max(np.abs(got.astype(np.float64) - expected))) / scale
     return worst if worst == worst else float("inf")

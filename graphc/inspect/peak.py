@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graphc.codegen.machine import compile_source
 from graphc.codegen.host import host
+from graphc.codegen.machine import compile_source
 from graphc.codegen.tile.peak import PeakKernel, peak_kernels
 from graphc.ir.buffers import aligned_zeros
 from graphc.runtime.loader import LoadedCode, load

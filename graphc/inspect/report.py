@@ -84,8 +84,13 @@ def memory(plan: Plan) -> dict[str, Any]:
     regions: dict[str, int] = {}
     for b in plan.buffers:
         regions[b.region] = regions.get(b.region, 0) + b.nbytes
-    return {"arena_bytes": plan.arena_bytes, "bytes": regions, "buffers": buffers, "written_in_place": list(plan.written),
-            "copied_after_the_step": [update.target for update in plan.updates]}
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "bytes": regions,
+        "buffers": buffers,
+        "written_in_place": list(plan.written),
+        "copied_after_the_step": [update.target for update in plan.updates],
+    }
 
 
 def overview_text(found: Mapping[str, Any]) -> str:
@@ -98,7 +103,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines += ["", *_table((f"kernel ({len(kernels)})", "FLOP", "bytes", "schedule"), kernels)]
     held = found["memory"]
     rows = [(region, f"{size:,}") for region, size in held["bytes"].items()]
-    lines += ["", *_table(("memory", "bytes"), rows), f"arena: {held['arena_bytes']:,} bytes, its buffers share it by lifetime"]
+    lines += ["", *_table(("memory", "bytes"), rows)]
+    lines += [f"arena: {held['arena_bytes']:,} bytes, which inputs and scratch buffers share by lifetime"]
     lines += [f"written in place: {', '.join(held['written_in_place']) or 'nothing'}"]
     if held["copied_after_the_step"]:
         lines += [f"copied after the step: {', '.join(held['copied_after_the_step'])}"]
@@ -116,7 +122,8 @@ def stage_text(found: Mapping[str, Any], *, diff: bool) -> str:
 def kernel_text(found: Mapping[str, Any]) -> str:
     """`kernel_detail` for people."""
     origins = [f"# {origin}" for origin in found["origins"]]
-    return "\n".join([*origins, found["form"].rstrip(), "", f"# schedule: {found['schedule']}", found["source"].rstrip()])
+    schedule = f"# schedule: {found['schedule']}"
+    return "\n".join([*origins, found["form"].rstrip(), "", schedule, found["source"].rstrip()])
 
 
 def _named(name: str, known: Mapping[str, Any], kind: str, *more: str) -> Any:

@@ -64,8 +64,11 @@ def change_expressions(stage: Stage, change: object) -> Stage:
 def rename_operands(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
     """Operands renamed; two operands given one name become one (`inout` if one is read and the other written)."""
 
+    def renamed(e: Expr) -> Expr | None:
+        return Load(names.get(e.operand, e.operand), e.index) if isinstance(e, Load) else None
+
     def change(expr: Expr) -> Expr:
-        return transform(expr, lambda e: Load(names.get(e.operand, e.operand), e.index) if isinstance(e, Load) else None)
+        return transform(expr, renamed)
 
     stages = []
     for stage in kernel.stages:

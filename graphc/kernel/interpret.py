@@ -60,6 +60,9 @@ def _sizes(kernel: Kernel, inputs: Mapping[str, Any], extents: Mapping[str, int]
         for dim, size in zip(operand.shape, shape, strict=False):
             if isinstance(dim, Poly) and len(symbols(dim)) == 1 and str(dim) in symbols(dim):
                 sizes.setdefault(str(dim), size)
+    for name in extents:
+        if name not in kernel.runtime_extents:
+            raise InputError(f"kernel {kernel.name!r} has no extent {name!r}")
     for name in kernel.runtime_extents:
         if name not in sizes:
             raise InputError(f"kernel {kernel.name!r}: no input's shape tells {name!r}; give it in `extents`")

@@ -183,8 +183,8 @@ def _check_store(kernel: Kernel, store: Store, scope: StageScope, box: Box) -> N
     if operand.role == "in":
         raise VerifyError(f"operand {store.operand!r} is stored, and declared as read only; declare it out or inout")
     for expr in _expressions(store):
-        _check_expr(kernel, expr, box)
         dtype_of(expr, dtypes, scope.names)
+        _check_expr(kernel, expr, box)
     value = dtype_of(store.value, dtypes, scope.names)
     if value != operand.dtype:
         raise VerifyError(f"a value of {value} is stored to {store.operand!r}, which is {operand.dtype}; cast it")

@@ -77,7 +77,7 @@ def _exact_reciprocal(match: Match, b: Builder) -> Value | None:
     if divisor is None or not math.isfinite(divisor) or abs(math.frexp(divisor)[0]) != 0.5:
         return None
     inverse = 1.0 / divisor.item()
-    if not limits.tiny <= abs(inverse) <= limits.max:
+    if not float(limits.tiny) <= abs(inverse) <= float(limits.max):
         return None
     return b.mul(match["x"], b.full(inverse, match["c"].type))
 

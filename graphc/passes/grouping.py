@@ -98,15 +98,15 @@ class Grouping:
                 self._start(node, kernel)
 
     def _is_better_repeated(self, node: Node, kernel: Kernel) -> bool:
-        """True for a cheap map of stored values whose readers all run in later kernels, such as a ReLU's mask.
+        """True for a cheap map of stored values whose readers all read other kernels too, such as a ReLU's mask.
 
         Computing it there costs less than writing it here and reading it back.
         """
         if not self._can_float(node, kernel) or self._cost[node] > CHEAP_COST:
             return False
         readers = self.graph.readers.get(node.output, ())
-        later = all(self._depth[reader] > self._depth[node] for reader in readers)
-        return later and all(self._is_stored_anyway(leaf) for v in node.inputs for leaf in self.leaves(v))
+        elsewhere = all(self._sources[reader] - self._sources[node] for reader in readers)
+        return elsewhere and all(self._is_stored_anyway(leaf) for v in node.inputs for leaf in self.leaves(v))
 
     def _is_stored_anyway(self, value: Value) -> bool:
         readers = self.graph.readers.get(value, ())
@@ -117,13 +117,13 @@ class Grouping:
         return kernel is not None and kernel.is_map
 
     @cached_property
-    def _depth(self) -> dict[Node, int]:
-        """How many reductions and contractions lie on the longest path to a node: nodes of one kernel have one depth."""
-        depth: dict[Node, int] = {}
+    def _sources(self) -> dict[Node, frozenset[Node]]:
+        """The reductions and contractions that a node reads through maps alone; itself if it is one."""
+        sources: dict[Node, frozenset[Node]] = {}
         for node in self.graph.nodes:
-            above = max((depth[v.producer] for v in node.inputs if v.producer), default=0)
-            depth[node] = above + (not self._is_map(node))
-        return depth
+            above = (sources[v.producer] for v in node.inputs if v.producer)
+            sources[node] = frozenset().union(*above) if self._is_map(node) else frozenset({node})
+        return sources
 
     def _start(self, node: Node, kernel: Kernel) -> None:
         stages = {value: stage_of_value(kernel, f"out{value.index}") for value in node.outputs}
@@ -159,15 +159,28 @@ class Grouping:
         stages = {group.stage[v] for _, v in inside}
         if None in stages or len(stages) > 1:
             return f"the {anchor} kernel does not store its operands in one plain stage"
-        for value in node.inputs:
-            if value in group.stage:
-                continue
-            for leaf in self.leaves(value):
-                if leaf in group.stage:
-                    return f"it reads a value of the {anchor} kernel through a change of shape"
-                if self._depends(leaf, group):
-                    return f"an operand depends on the {anchor} kernel through another kernel"
+        if any(leaf not in group.stage and self._depends(leaf, group) for v in node.inputs for leaf in self.leaves(v)):
+            return f"an operand depends on the {anchor} kernel through another kernel"
+        through = self._read_through(node, group)
+        if through is None or any(group.stage[v] not in stages for v in through):
+            return f"it reads a value of the {anchor} kernel through a change of shape"
         return None
+
+    def _read_through(self, node: Node, group: Group) -> list[Value] | None:
+        """Values of `group` that `node` reads through floating maps; None if one of them is read at another point."""
+        found: list[Value] = []
+        stack = [(node, True)]
+        while stack:
+            reader, here = stack.pop()
+            for position, value in enumerate(reader.inputs):
+                own_point = here and _reads_own_point(self._kernels[reader], f"in{position}")
+                if value in group.stage:
+                    if not own_point:
+                        return None
+                    found.append(value)
+                elif value.producer in self.floating and value.producer is not None:
+                    stack.append((value.producer, own_point))
+        return found
 
     def _depends(self, value: Value, group: Group) -> bool:
         """True if `value` is computed from a value of `group`, through any path."""
@@ -212,7 +225,7 @@ class Grouping:
             for e in walk(map_expression(kernel))
             if isinstance(e, Apply)
         )
-        return own + sum(self._cost[v.producer] for v in node.inputs if v.producer in self.floating and v.producer)
+        return own + sum(self._cost[v.producer] for v in node.inputs if v.producer and v.producer in self.floating)
 
 
 def _is_index_map(kernel: Kernel) -> bool:

@@ -13,8 +13,8 @@ import pytest
 
 from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
-from graphc.codegen.machine import compile_source
 from graphc.codegen.host import host
+from graphc.codegen.machine import compile_source
 from graphc.ir.dims import evaluate
 from graphc.kernel import interpret
 from graphc.kernel.form import Kernel, Operand

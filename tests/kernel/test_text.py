@@ -188,7 +188,7 @@ def deeper(inner: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
 leaves: st.SearchStrategy[Expr] = st.one_of(
     consts, st.builds(Name, names), st.builds(AxisIndex, st.sampled_from(AXES)), st.builds(Extent, dims)
 )
-exprs = st.recursive(leaves, deeper, max_leaves=12)
+exprs = st.recursive(leaves, deeper, max_leaves=6)
 lets = st.lists(st.builds(Let, names, exprs), max_size=2).map(tuple)
 accumulates = st.lists(
     st.builds(
@@ -239,7 +239,7 @@ def axis(draw: st.DrawFn, name: str) -> Axis:
 stages = st.builds(Stage, st.tuples(axis("c")), st.tuples(axis("k")), lets, accumulates, lets, stores)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.builds(
         Kernel,

@@ -231,7 +231,8 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_module.os, "replace", full)
-    unusable(tmp_path / "programs", image, "No space left")
+    with pytest.warns(CacheWarning, match="No space left"):
+        assert not ProgramCache(tmp_path / "programs").store(KEY, image)
     assert list((tmp_path / "programs").iterdir()) == []
 
 

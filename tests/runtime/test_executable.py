@@ -229,6 +229,28 @@ def test_calls_from_several_threads_take_turns(executable: Make, owners: dict[st
     assert owners["counter"].array == train.steps == owners["w"].version == 800
 
 
+def test_a_call_keeps_the_arena_to_itself(executable: Make) -> None:
+    """The first kernel takes a while without the global lock; no other call may replace the inputs meanwhile."""
+    buffers = (Buffer("x", "f32", (1, 3), "input", 0, 12), Buffer("y", "f32", (1, 3), "arena", 64, 12),
+               Buffer("waste", "i64", (), "arena", 128, 8))
+    plan = Plan("slow", buffers, (Call("spin", ("waste",)), Call("double", ("x", "y"), ("one",))), 192, ("x",), ("y",), (),
+                extents={"one": 1})
+    slow, wrong = executable(plan), []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            (y,) = slow({"x": np.full((1, 3), number, np.float32)})
+            if (y != 2 * number).any():
+                wrong.append((number, y))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_kernels_run_without_the_global_lock(executable: Make, variable: Callable[[Any, str], Any]) -> None:
     plan = Plan("spin", (Buffer("w", "i64", (), "variable", 0, 8),), (Call("spin", ("w",)),) * 20, 0, (), (), ("w",),
                 written=("w",))

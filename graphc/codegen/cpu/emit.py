@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores
-from graphc.codegen.cpu.expressions import Context, Scope, Tile
+from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.nest import Nest
+from graphc.codegen.cpu.values import Context, Tile
 from graphc.codegen.cpu.writer import Names, Source
 from graphc.codegen.host import Host
 from graphc.kernel.expr import Affine

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.analysis import capacity, is_runtime
-from graphc.codegen.cpu.expressions import Context
+from graphc.codegen.cpu.values import Context
 from graphc.ir.dims import Dim, Poly
 from graphc.kernel.form import Axis, Bound, Table
 

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from graphc.codegen.analysis import coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
-from graphc.codegen.cpu.expressions import Context, Scope, Tile, Value, constant, identity_value, register
+from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, tiled_loop
+from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
 from graphc.codegen.lanes import uses_index
 from graphc.errors import CompileError
 from graphc.ir.types import bool_, u8
@@ -253,7 +254,8 @@ class Nest:
             text = start.text
             if tile.axes:
                 zeros = start.literal in ("0", "0.0") and dtype not in (bool_, u8)
-                text = f"tile_zeros_{dtype}({tile.shape})" if zeros else f"tile_broadcast({register(start)}, {tile.shape})"
+                text = f"tile_broadcast({register(start)}, {tile.shape})"
+                text = f"tile_zeros_{dtype}({tile.shape})" if zeros else text
             variable = self.context.names.fresh(name if not tile.count else f"{name}_rest")
             self.source.line(f"{variable} = {text}")
             found.append(Value(variable, dtype, bool(tile.row_axis), tile.vector_axis is not None))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import graphc as gc
+
+
+def test_every_public_name_exists() -> None:
+    for name in gc.__all__:
+        assert getattr(gc, name) is not None
+    assert set(gc.__all__) <= set(dir(gc))
+    assert gc.float32.numpy_name == "float32" and gc.bool_.name == "bool"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'tensor'"):
+        gc.tensor  # noqa: B018
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    tree = ast.parse(pathlib.Path(gc.__file__).read_text())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = set()
+    for node in checked.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            module = sys.modules[node.module]
+            seen |= set(module.__all__) if alias.name == "*" else {alias.asname or alias.name}
+    assert seen - {"RNG"} == set(gc.__all__)
+
+
+def test_import_loads_next_to_nothing() -> None:
+    code = (
+        "import sys, graphc; assert 'numpy' not in sys.modules; "
+        "graphc.input, graphc.grad, graphc.nn, graphc.optim, graphc.compile; "
+        "print([m for m in ('numba', 'sympy', 'rich', 'graphc.autodiff', 'graphc.passes') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

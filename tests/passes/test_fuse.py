@@ -1,0 +1,118 @@
+"""The fuse pass: which nodes share a kernel, and that values stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import graphc as gc
+from graphc.dsl.collect import Declared, collect
+from graphc.interpret import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.text import parse, print_graph
+from graphc.ir.verify import verify
+from graphc.passes.fuse import Fuse
+from graphc.passes.manager import run
+from graphc.passes.pipeline import default_pipeline
+
+N = 5
+
+
+def fused(inputs: list[Any], outputs: list[Any], updates: dict[Any, Any] | None = None) -> tuple[Declared, Graph]:
+    """The declared graph after the whole pipeline, verified, and checked to compute the same values."""
+    declared = collect(inputs, outputs, updates or {})
+    graph, _ = run(declared.graph, default_pipeline({}), verify=True)
+    plain, _ = run(declared.graph, default_pipeline({})[:2], verify=True)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for value in declared.graph.inputs:
+        shape = tuple(d if isinstance(d, int) else N for d in value.type.shape)
+        integers = value.type.dtype.is_integer
+        arrays[value.name] = rng.integers(0, 3, shape) if integers else rng.standard_normal(shape)
+    for mine, oracle in zip(evaluate(graph, arrays), evaluate(plain, arrays), strict=True):
+        np.testing.assert_allclose(mine, oracle, rtol=1e-9, atol=1e-12)
+    return declared, graph
+
+
+def kernels(graph: Graph) -> list[str]:
+    """Ops of each node of a fused graph: a fusion as its body's name."""
+    return [n.attributes["body"].name if n.op.name == "fusion" else n.op.name for n in graph.nodes]
+
+
+def test_bias_and_activation_are_epilogues_of_the_contraction() -> None:
+    x, W, b = gc.input("x", ("N", 4)), gc.param("W", (4, 3)), gc.param("b", (3,))
+    _, graph = fused([x], [gc.relu(x @ W + b)])
+    assert kernels(graph) == ["matmul_add_relu"]
+
+
+def test_elementwise_chain_is_one_kernel() -> None:
+    x, y = gc.input("x", ("N", 4)), gc.input("y", ("N", 4))
+    _, graph = fused([x, y], [gc.tanh(x * y + 1.0) / (2.0 + gc.exp(x))])
+    assert len(graph.nodes) == 1
+
+
+def test_producer_of_a_reduction_is_inlined() -> None:
+    x = gc.input("x", ("N", 4))
+    _, graph = fused([x], [gc.sum(gc.square(x - 1.0))])
+    assert len(graph.nodes) == 1
+
+
+def test_a_contraction_does_not_compute_its_operand_again() -> None:
+    x, W = gc.input("x", ("N", 4)), gc.param("W", (4, 3))
+    _, graph = fused([x], [gc.tanh(x) @ W])
+    assert kernels(graph) == ["tanh", "matmul"]
+
+
+def test_mask_of_a_relu_is_computed_where_it_is_used() -> None:
+    x, W, V = gc.input("x", ("N", 4)), gc.param("W", (4, 6)), gc.param("V", (6, 2))
+    loss = gc.sum(gc.relu(x @ W) @ V)
+    _, graph = fused([x], gc.grad(loss, [W, V]))
+    assert not any(v.type.dtype.name == "bool" for n in graph.nodes for v in n.outputs)
+
+
+def test_updates_are_epilogues_of_weight_gradients() -> None:
+    x, W = gc.input("x", ("N", 4)), gc.param("W", (4, 3))
+    velocity = gc.state("velocity", (4, 3))
+    new = 0.9 * velocity + gc.grad(gc.sum(gc.square(x @ W)), W)
+    declared, graph = fused([x], [], {velocity: new, W: W - 0.1 * new})
+    last = graph.nodes[-1]
+    assert len(last.outputs) == 2 and len(declared.updated) == 2
+    assert set(graph.outputs) == set(last.outputs)
+
+
+def test_softmax_with_its_loss_gradient_is_one_kernel() -> None:
+    z, t = gc.input("z", ("N", 7)), gc.input("t", ("N",), dtype="int32")
+    _, graph = fused([z, t], [gc.grad(gc.cross_entropy(z, t), z)])
+    assert len(graph.nodes) == 1
+
+
+def test_two_readers_of_a_dear_map_make_it_stored_and_remarked() -> None:
+    x, W, V = gc.input("x", ("N", 4)), gc.param("W", (4, 3)), gc.param("V", (4, 2))
+    y = gc.exp(gc.tanh(x))
+    declared = collect([x], [y @ W, y @ V, gc.sum(y, axis=1)], {})
+    result = Fuse()(declared.graph)
+    assert "exp" in " ".join(kernels(result.graph))
+    assert any("readers" in remark for remark in result.remarks)
+
+
+def test_a_value_that_depends_on_the_kernel_elsewhere_does_not_join() -> None:
+    x = gc.input("x", ("N", 4))
+    y = gc.sum(x, axis=1)
+    z = gc.max(x * gc.reshape(y, (*y.shape, 1)), axis=1)
+    _, graph = fused([x], [y * z])
+    assert len(graph.nodes) == 2
+
+
+def test_fused_graph_round_trips_as_text_and_verifies() -> None:
+    x, W, b = gc.input("x", ("N", 4)), gc.param("W", (4, 3)), gc.param("b", (3,))
+    _, graph = fused([x], [gc.log_softmax(gc.tanh(x @ W + b))])
+    verify(graph)
+    assert parse(print_graph(graph)) == graph
+
+
+def test_every_fusion_is_recorded() -> None:
+    x, W, b = gc.input("x", ("N", 4)), gc.param("W", (4, 3)), gc.param("b", (3,))
+    declared = collect([x], [gc.relu(x @ W + b)], {})
+    (rewrite,) = Fuse()(declared.graph).rewrites
+    assert rewrite.rule == "fuse" and "matmul" in rewrite.before and "around matmul" in rewrite.why
