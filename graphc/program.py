@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
-from graphc.errors import CompileError, InputError
+from graphc.errors import CompileError, GraphcWarning, InputError
 from graphc.ir.dims import symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
@@ -299,6 +300,8 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
     if threads < 1:
         raise CompileError(f"threads must be at least 1, got {threads}")
+    if threads > 1:
+        warnings.warn(f"threads={threads}: this version runs programs on one thread", GraphcWarning, stacklevel=2)
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
     return Program(declared, dims or {}, threads=threads, seed=seed, name=name, cache=chosen)

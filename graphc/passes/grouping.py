@@ -56,6 +56,7 @@ class Grouping:
         self.floating: set[Node] = set()
         self.views: set[Node] = set()
         self.remarks: list[Remark] = []
+        self._reasons: list[str] = []  # why the node being assigned could not join or float
         self._cost: dict[Node, int] = {}
         self._leaves: dict[Value, frozenset[Value]] = {}
         for node in graph.nodes:
@@ -96,6 +97,8 @@ class Grouping:
                 self.views.add(node)
             else:
                 self._start(node, kernel)
+                self.remarks.extend(Remark(node, reason) for reason in dict.fromkeys(self._reasons))
+        self._reasons.clear()
 
     def _is_better_repeated(self, node: Node, kernel: Kernel) -> bool:
         """True for a cheap map of stored values whose readers all read other kernels too, such as a ReLU's mask.
@@ -147,7 +150,7 @@ class Grouping:
                 group.stage[node.output] = stage
                 self.group_of[node] = group
                 return True
-            self.remarks.append(Remark(node, reason))
+            self._reasons.append(reason)
         return False
 
     def _refusal(self, node: Node, kernel: Kernel, group: Group) -> str | None:
@@ -205,7 +208,7 @@ class Grouping:
         self._cost[node] = self._expanded_cost(node, kernel)
         index_map = _is_index_map(kernel) and all(self._cost.get(v.producer, 0) == 0 for v in node.inputs if v.producer)
         if len(readers) > 1 and self._cost[node] > CHEAP_COST:
-            self.remarks.append(Remark(node, f"it has {len(readers)} readers and is too dear to compute in each"))
+            self._reasons.append(f"it has {len(readers)} readers and is too dear to compute in each")
             return False
         return all(self._accepts(reader, node.output, index_map) for reader in readers)
 

@@ -19,7 +19,7 @@ from graphc.passes.rewrite import Match, Rule, rewrite
 
 @dataclass(frozen=True)
 class Stability:
-    """Replace unstable expressions by stable ops; see `RULES`."""
+    """Replace unstable expressions by stable ops: first `WHOLES`, then also `PARTS` of what is left."""
 
     @property
     def name(self) -> str:
@@ -28,12 +28,9 @@ class Stability:
 
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with every rule of `RULES` applied to a fixed point."""
-        return rewrite(graph, RULES)
-
-
-def _picks_for_neg_only(match: Match) -> bool:
-    """True if the picked log-probability is not only negated: that case is the rule `cross_entropy`'s."""
-    return match.read_once(match["p"]) and set(match.readers(match.root.output)) != {"neg"}
+        wholes = rewrite(graph, WHOLES)
+        parts = rewrite(wholes.graph, RULES)
+        return PassResult(parts.graph, wholes.rewrites + parts.rewrites)
 
 
 def _drops_no_target(match: Match) -> bool:
@@ -87,11 +84,6 @@ def _shifted_softmax(match: Match, b: Builder) -> Value:
     return b.elementwise("div", powers, b.sum(powers, axes=match.node("s").attributes["axes"], keepdims=True))
 
 
-def _is_naive_softmax(match: Match) -> bool:
-    """True for a softmax that overflows and is read by more than a logarithm, which has a rule of its own."""
-    return _is_unshifted(match) and set(match.readers(match.root.output)) != {"log"}
-
-
 def _without_negation(match: Match, b: Builder) -> Value:
     reduction = match.node("r")
     result = b.apply(reduction.op, [match["x"]], dict(reduction.attributes))
@@ -99,20 +91,13 @@ def _without_negation(match: Match, b: Builder) -> Value:
     return result
 
 
-RULES: tuple[Rule, ...] = (
+WHOLES: tuple[Rule, ...] = (
     # -- softmax and cross-entropy
     Rule(
         "log_of_softmax",
         "log(div(exp(x), per_row(sum(exp(x), axes=last))))",
         "log_softmax(x)",
         "exp overflows for large x, and the logarithm of a probability that rounds to 0 is -inf",
-    ),
-    Rule(
-        "softmax",
-        "div(exp(x), per_row(s@sum(exp(x), axes=last)))",
-        _shifted_softmax,
-        "exp overflows for large x: inf / inf is NaN",
-        _is_naive_softmax,
     ),
     Rule(
         "log_sum_exp_difference",
@@ -133,13 +118,6 @@ RULES: tuple[Rule, ...] = (
         "cross_entropy(z, t)",
         "one pass over the logits, and the gradient softmax(z) - one_hot(t) without a scatter",
         lambda match: match.read_once(match["p"]),
-    ),
-    Rule(
-        "picked_log_softmax",
-        "gather(p@log_softmax(z), t)",
-        "neg(cross_entropy(z, t))",
-        "one pass over the logits, and the gradient softmax(z) - one_hot(t) without a scatter",
-        _picks_for_neg_only,
     ),
     Rule("double_negation", "neg(neg(x))", "x", "the signs cancel"),
     Rule("negated_twice", "neg(r@mean(neg(x))) | neg(r@sum(neg(x)))", _without_negation, "the signs cancel"),
@@ -168,6 +146,24 @@ RULES: tuple[Rule, ...] = (
     # -- numbers near one
     Rule("log1p", "log(add(1, x))", "log1p(x)", "1 + x drops the digits of a small x"),
     Rule("expm1", "sub(exp(x), 1) | add(exp(x), -1)", "expm1(x)", "exp(x) - 1 cancels for small x"),
-    # -- sums of exponentials that are no softmax
+)
+
+# What remains when no larger expression matched: these would take a part out of one.
+PARTS: tuple[Rule, ...] = (
+    Rule(
+        "picked_log_softmax",
+        "gather(p@log_softmax(z), t)",
+        "neg(cross_entropy(z, t))",
+        "one pass over the logits, and the gradient softmax(z) - one_hot(t) without a scatter",
+        lambda match: match.read_once(match["p"]),
+    ),
+    Rule(
+        "softmax",
+        "div(exp(x), per_row(s@sum(exp(x), axes=last)))",
+        _shifted_softmax,
+        "exp overflows for large x: inf / inf is NaN",
+        _is_unshifted,
+    ),
     Rule("log_sum_exp", "log(s@sum(exp(x)))", _log_sum_exp, "exp overflows for large x", _is_unshifted),
 )
+RULES = WHOLES + PARTS

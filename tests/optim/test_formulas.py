@@ -85,7 +85,7 @@ def test_sgd_and_adam_formulas_without_torch() -> None:
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         p = np.append(w, b) - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
         w, b = p[:3], p[3]
-    np.testing.assert_allclose(run(optim.Adam(0.1), 3)[1][0], w, rtol=1e-6)
+    np.testing.assert_allclose(run(optim.Adam(0.1), 3)[1][0], w, rtol=1e-6, atol=1e-7)
     w, b, buffer = START.copy(), 0.0, np.zeros(4)
     for _ in range(3):
         buffer = 0.9 * buffer + np.append(*gradient(w, b))

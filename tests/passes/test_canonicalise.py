@@ -139,15 +139,18 @@ case(
     "%0 = cast(%x, dtype=f32); %0",
 )
 case("cast_of_cast", X, "%0 = cast(%x, dtype=f64); %1 = cast(%0, dtype=f32); %1", "%x")
-for left, right in (("%s", "%y"), ("%x", "%u")):
-    case(
-        "transposed_left" if left == "%s" else "transposed_right",
-        "%x: f32[4,4], %y: f32[4,4]",
-        f"%s = transpose(%x, permutation=[1,0]); %0 = matmul(%s, %y, transpose_b=true); %0"
-        if left == "%s"
-        else "%u = transpose(%y, permutation=[1,0]); %0 = matmul(%x, %u, transpose_b=true); %0",
-        "%0 = matmul(%x, %y, transpose_a=true, transpose_b=true); %0" if left == "%s" else "%0 = matmul(%x, %y); %0",
-    )
+case(
+    "transposed_left",
+    "%x: f32[4,4], %y: f32[4,4]",
+    "%0 = transpose(%x, permutation=[1,0]); %1 = matmul(%0, %y, transpose_b=true); %1",
+    "%0 = matmul(%x, %y, transpose_a=true, transpose_b=true); %0",
+)
+case(
+    "transposed_right",
+    "%x: f32[4,4], %y: f32[4,4]",
+    "%0 = transpose(%y, permutation=[1,0]); %1 = matmul(%x, %0, transpose_b=true); %1",
+    "%0 = matmul(%x, %y); %0",
+)
 case(
     "transposed_right",
     "%x: f32[2,N,3], %y: f32[2,4,3]",
@@ -167,7 +170,8 @@ case(
     "reduction_of_broadcast",
     "%x: f32[3]",
     "%0 = broadcast_to(%x, shape=[8,3]); %1 = sum(%0, axes=[0], keepdims=true); %1",
-    "%0 = reshape(%x, shape=[1,3]); %c = constant(value=f32 8); %k = broadcast_to(%c, shape=[1,3]); %1 = mul(%0, %k); %1",
+    "%0 = reshape(%x, shape=[1,3]); %c = constant(value=f32 8); %k = broadcast_to(%c, shape=[1,3]); "
+    "%1 = mul(%0, %k); %1",
 )
 case(
     "reduction_of_broadcast",

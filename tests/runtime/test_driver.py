@@ -162,20 +162,20 @@ def test_threads_walk_their_own_tables_and_meet_at_barriers(table: Callable[...,
 def test_threads_of_a_table_without_barriers_do_the_same_steps(table: Callable[..., Table]) -> None:
     """A fast thread 0 must not decide about the next step before the others have begun this one."""
     threads, steps, turns = 3, 3, 300
-    counters, control = [aligned_zeros((1,), "i64") for _ in range(threads)], control_block()
+    counters, control, results = [aligned_zeros((1,), "i64") for _ in range(threads)], control_block(), {}
     control[STEPS_WANTED] = steps
     slow = (Loop("t", 50, (Call("nothing", ()),)),)
 
     def walk(thread: int) -> None:
         rows = table(*(slow if thread else ()), Call("add_one", ("w",)), w=counters[thread])
-        for _ in range(turns):
-            assert run(rows, control, thread, threads) == steps
+        results[thread] = {run(rows, control, thread, threads) for _ in range(turns)}
 
     walkers = [threading.Thread(target=walk, args=(thread,), daemon=True) for thread in range(threads)]
     for walker in walkers:
         walker.start()
     for walker in walkers:
-        walker.join(timeout=60)
+        walker.join(timeout=20)
+    assert results == {thread: {steps} for thread in range(threads)}
     assert [int(counter[0]) for counter in counters] == [steps * turns] * threads
 
 

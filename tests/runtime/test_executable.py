@@ -233,8 +233,8 @@ def test_a_call_keeps_the_arena_to_itself(executable: Make) -> None:
     """The first kernel takes a while without the global lock; no other call may replace the inputs meanwhile."""
     buffers = (Buffer("x", "f32", (1, 3), "input", 0, 12), Buffer("y", "f32", (1, 3), "arena", 64, 12),
                Buffer("waste", "i64", (), "arena", 128, 8))
-    plan = Plan("slow", buffers, (Call("spin", ("waste",)), Call("double", ("x", "y"), ("one",))), 192, ("x",), ("y",), (),
-                extents={"one": 1})
+    entries = (Call("spin", ("waste",)), Call("double", ("x", "y"), ("one",)))
+    plan = Plan("slow", buffers, entries, 192, ("x",), ("y",), (), extents={"one": 1})
     slow, wrong = executable(plan), []
 
     def work(number: int) -> None:
