@@ -15,6 +15,7 @@ from graphc.passes.manager import Stage
 
 PAGE = Path(__file__).with_name("architecture.md")
 BLOCK = re.compile(r"(<!-- dump: (?P<name>[\w ]+) -->\n```\w*\n)(?P<text>.*?)(?=\n```)", re.DOTALL)
+DIGEST = re.compile(r"(?<=\w)_[0-9a-f]{16}(?=\()")  # of a symbol: it changes with every comment in the source
 EXAMPLE = re.compile(r"<!-- example -->\n```python\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -27,16 +28,16 @@ def dumps(page: str) -> dict[str, str]:
     step = namespace["step"]
     assert isinstance(step, gc.Program)
     stages = {stage.name: stage for stage in step.stages}
-    kernel = next(iter(step.kernels.values()))
+    kernels = list(step.kernels.values())
+    first, weight_gradient = kernels[0], next(k for k in kernels if "inout" in k.form and "matmul" in k.name)
     return {
         "declared": print_graph(step.graph),
         "differentiated": stages["differentiate"].after_text,
         "fused": stages["fuse"].after_text,
         "passes": "\n".join(map(_pass_line, step.stages)),
-        "form": kernel.form,
-        "schedule": kernel.schedule,
-        "source": kernel.source,
-        "plan": print_plan(step.plan),
+        "form": weight_gradient.form,
+        "source": first.source,
+        "plan": DIGEST.sub("", print_plan(step.plan)),
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from graphc.dsl import origin
 from graphc.dsl.variables import Param, State, Variable
 from graphc.errors import StateError
+from graphc.interop.safetensors import load_arrays, save_arrays
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program
 from graphc.train import tracing
@@ -156,14 +157,10 @@ class Module:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the `state_dict` to a safetensors file, whole or not at all. Raises DataError."""
-        from graphc.interop.safetensors import save_arrays
-
         save_arrays(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> LoadResult:
         """Read a safetensors file into parameters and state. Raises DataError, StateError; nothing is set then."""
-        from graphc.interop.safetensors import load_arrays
-
         return self.load_state_dict(load_arrays(path), strict)
 
     # Training.

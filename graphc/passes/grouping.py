@@ -23,6 +23,8 @@ from graphc.kernel.form import Kernel
 CHEAP_PRIMITIVES = frozenset("add sub mul neg max min abs lt le gt ge eq ne and or not where sign floor".split())
 CHEAP_COST = 4  # a map of so few cheap primitives is computed again rather than stored
 EXPENSIVE = 20
+MOST_NODES = 48  # of one kernel: source that is read, and compiled in reasonable time
+MOST_FLOATING = 24  # maps computed again in one expression
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Grouping:
         self.views: set[Node] = set()
         self.remarks: list[Remark] = []
         self._reasons: list[str] = []  # why the node being assigned could not join or float
-        self._cost: dict[Node, int] = {}
+        self._cost: dict[Node | None, int] = {}
+        self._size: dict[Node | None, int] = {}
         self._leaves: dict[Value, frozenset[Value]] = {}
         for node in graph.nodes:
             self._assign(node)
@@ -156,6 +159,8 @@ class Grouping:
     def _refusal(self, node: Node, kernel: Kernel, group: Group) -> str | None:
         """Why `node` cannot be computed in `group`, or None if it can."""
         anchor = group.nodes[0].op.name
+        if len(group.nodes) >= MOST_NODES:
+            return f"the {anchor} kernel has {MOST_NODES} nodes already"
         inside = [(p, v) for p, v in enumerate(node.inputs) if v in group.stage]
         if any(not _reads_own_point(kernel, f"in{p}") for p, _ in inside):
             return f"it reads a value of the {anchor} kernel at other points too"
@@ -206,6 +211,9 @@ class Grouping:
             return False
         readers = dict.fromkeys(self.graph.readers.get(node.output, ()))
         self._cost[node] = self._expanded_cost(node, kernel)
+        self._size[node] = 1 + sum(self._size[v.producer] for v in node.inputs if v.producer in self.floating)
+        if self._size[node] > MOST_FLOATING:
+            return False
         index_map = _is_index_map(kernel) and all(self._cost.get(v.producer, 0) == 0 for v in node.inputs if v.producer)
         if len(readers) > 1 and self._cost[node] > CHEAP_COST:
             self._reasons.append(f"it has {len(readers)} readers and is too dear to compute in each")

@@ -111,7 +111,8 @@ def _one_epoch(
     for batch, start in enumerate(range(0, len(order), loop.batch_size)):
         chosen = order[start : start + loop.batch_size]
         mean.add(program(*loop.rows.take(chosen)), len(chosen))
-        progress.batch_end(batch, mean.values)
+        if progress.due():
+            progress.batch_end(batch, mean.values)
         for callback in callbacks:
             callback.on_batch_end(training, batch, mean.values)
     logs = mean.values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -33,8 +34,12 @@ class Progress(AbstractContextManager["Progress"]):
     def epoch_begin(self, epoch: int) -> None:
         """An epoch (from 0) starts."""
 
+    def due(self) -> bool:
+        """Whether `batch_end` would show anything: a step can take less time than drawing a bar."""
+        return False
+
     def batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
-        """A step (from 0) is done; `logs` are means so far."""
+        """A step (from 0) is done; `logs` are means so far. Called when `due`."""
 
     def epoch_end(self, epoch: int, logs: Mapping[str, float], seconds: float) -> None:
         """An epoch is done."""
@@ -62,6 +67,7 @@ class Bar(Progress):
         self._bar: Any = RichProgress(*columns, TextColumn("{task.fields[logs]}"), transient=True)
         self._epochs, self._batches = epochs, batches
         self._task: Any = None
+        self._drawn = 0.0
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -76,8 +82,13 @@ class Bar(Progress):
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(f"epoch {epoch + 1}/{self._epochs}", total=self._batches, logs="")
 
+    def due(self) -> bool:
+        """Ten times a second, as often as the bar is drawn."""
+        return time.monotonic() - self._drawn >= 0.1
+
     def batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         """Advance the bar."""
+        self._drawn = time.monotonic()
         self._bar.update(self._task, completed=batch + 1, logs=_values(logs))
 
     def epoch_end(self, epoch: int, logs: Mapping[str, float], seconds: float) -> None:

@@ -65,7 +65,9 @@ class Trainer:
         self.epochs_seen = 0
         self._options: dict[str, Any] = {"threads": threads, "target": target, "seed": seed}
         self._programs: dict[tuple[str, Ports, int], Program] = {}
-        self._last: tuple[Ports, int] | None = None
+        # The shapes and the capacity of the last call that had targets, and of the last prediction.
+        self._with_targets: tuple[Ports | None, int] = (None, 0)
+        self._inputs_only: tuple[Ports | None, int] = (None, 0)
         self._shapes: dict[Any, Any] = {}
 
     @property
@@ -77,14 +79,24 @@ class Trainer:
         """The program for rows of this kind, and how many it takes at a time (at most `batch_size`)."""
         ports = rows.ports if kind != "predict" else (rows.ports[0], None)
         if batch_size is None:
-            same = self._last is not None and self._last[0][0] == ports[0]
-            batch_size = self._last[1] if same and self._last else min(DEFAULT_CAPACITY, len(rows))
+            seen = [c for p, c in (self._with_targets, self._inputs_only) if p is not None and p[0] == ports[0]]
+            batch_size = seen[0] if seen else min(DEFAULT_CAPACITY, len(rows))
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        capacity = min(batch_size, len(rows)) if kind == "train" else batch_size
-        if kind != "predict" or self._last is None or self._last[0][0] != ports[0]:
-            self._last = (ports, capacity)  # a prediction knows no targets, so it does not replace a fit's ports
+        capacity = self._capacity(kind, ports, batch_size, len(rows))
+        if kind == "predict":
+            self._inputs_only = (ports, capacity)
+        else:
+            self._with_targets = (ports, capacity)
         return self._compiled(kind, ports, capacity), capacity
+
+    def _capacity(self, kind: str, ports: Ports, batch_size: int, rows: int) -> int:
+        """That of a compiled program where one fits; a huge batch size asks for no more room than there are rows."""
+        needed = min(batch_size, rows)
+        known = [c for k, p, c in self._programs if (k, p) == (kind, ports) and needed <= c <= batch_size]
+        if known:
+            return min(known)
+        return needed if kind == "train" else min(batch_size, max(rows, DEFAULT_CAPACITY))
 
     def program(self, kind: str, x: Any, y: Any, batch_size: int | None) -> Program:
         """See `Module.program`."""
@@ -92,10 +104,11 @@ class Trainer:
             raise AttributeValueError(f"program {kind!r} is unknown; use one of: {', '.join(KINDS)}")
         if x is not None:
             return self.program_for(kind, Rows.of(x, y, f"program({kind!r})"), batch_size)[0]
-        if self._last is None:
+        ports, capacity = self._with_targets
+        if kind == "predict":
+            ports, capacity = self._inputs_only if ports is None else ((ports[0], None), capacity)
+        if ports is None:
             raise InputError(f"program({kind!r}): the shapes are not known yet; fit or predict first, or give x and y")
-        ports, capacity = self._last
-        ports = ports if kind != "predict" else (ports[0], None)
         return self._compiled(kind, ports, batch_size or capacity)
 
     def evaluate(self, x: Any, y: Any, batch_size: int | None) -> dict[str, float]:

@@ -93,7 +93,7 @@ def test_combination_is_associative(name: str) -> None:
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=20))
 def test_welford_gives_mean_and_variance(values: list[float]) -> None:
     mean, m2, count = reduce("welford", values)
-    same((mean, m2 / count, count), (np.mean(values), np.var(values), len(values)))
+    same((mean, m2 / count, count), (np.mean(values).item(), np.var(values).item(), len(values)))
 
 
 @given(st.lists(anything, min_size=1, max_size=10))
@@ -118,10 +118,14 @@ def test_welford_of_far_away_values_is_stable_in_float32() -> None:
     rule, state = COMBINERS["welford"], [np.float32(0)] * 3
     values = np.float32(1e4) + np.arange(-2, 3, dtype=np.float32)
     for value in values:
-        names = dict(zip(("a0", "a1", "a2"), state, strict=True)) | {"b0": value, "b1": np.float32(0), "b2": np.float32(1)}
+        components = [*state, value, np.float32(0), np.float32(1)]
+        names = dict(zip(("a0", "a1", "a2", "b0", "b1", "b2"), components, strict=True))
 
         def at(e: Expr, names: dict = names) -> np.float32:
-            return names[e.id] if isinstance(e, Name) else PRIMITIVES[e.primitive].numpy(*(at(a) for a in e.args))  # type: ignore[union-attr]
+            if isinstance(e, Name):
+                return names[e.id]
+            assert isinstance(e, Apply)
+            return PRIMITIVES[e.primitive].numpy(*map(at, e.args))
 
         with np.errstate(all="ignore"):
             state = [at(e) for e in rule.combine]

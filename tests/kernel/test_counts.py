@@ -62,7 +62,9 @@ def test_combining_stores_and_updates() -> None:
     assert bytes_moved(update) == 3 * 20
 
 
-@pytest.mark.parametrize(("combiner", "args", "count"), [("sum", "x[i]", 1), ("max", "x[i]", 1), ("argmax", "x[i], i", 0)])
+@pytest.mark.parametrize(
+    ("combiner", "args", "count"), [("sum", "x[i]", 1), ("max", "x[i]", 1), ("argmax", "x[i], i", 0)]
+)
 def test_combiners(combiner: str, args: str, count: int) -> None:
     names = "a, b" if combiner == "argmax" else "a"
     k = kernel("(x: f32[10]) -> (y: f32[])", f"stage {{ reduce i < 10 {names} = {combiner}({args}) y[] = a }}")

@@ -26,7 +26,7 @@ from graphc.kernel.expr import (
     walk,
 )
 
-I, J = AxisIndex("i"), AxisIndex("j")
+AT_I, AT_J = AxisIndex("i"), AxisIndex("j")
 
 
 def add(*args: Expr) -> Apply:
@@ -37,7 +37,7 @@ def test_dtypes() -> None:
     operands, names = {"x": f32, "t": i32}, {"a": f32}
     at_i = (Affine.axis("i"),)
     assert dtype_of(add(Load("x", at_i), Name("a")), operands, names) == f32
-    assert dtype_of(Apply("lt", (I, Extent(parse_dim("N")))), operands, names) == bool_
+    assert dtype_of(Apply("lt", (AT_I, Extent(parse_dim("N")))), operands, names) == bool_
     assert dtype_of(Load("x", (Computed(Cast(Load("t", at_i), i64), 0, 3),)), operands, names) == f32
 
 
@@ -46,11 +46,11 @@ def test_dtypes() -> None:
     [
         (Name("b"), "name 'b' is not defined here; defined: a"),
         (Load("z", ()), "operand 'z' is not defined here"),
-        (add(Name("a"), I), "different dtypes f32, i64"),
-        (add(I), "takes 2 operand"),
+        (add(Name("a"), AT_I), "different dtypes f32, i64"),
+        (add(AT_I), "takes 2 operand"),
         (Apply("gelu", (Name("a"),)), "primitive 'gelu' does not exist"),
         (Load("x", (Computed(Load("t", ()), 0, 3),)), "a computed index of 'x' is i32"),
-        (Load("x", (Computed(add(I, Name("a")), 0, 3),)), "different dtypes"),
+        (Load("x", (Computed(add(AT_I, Name("a")), 0, 3),)), "different dtypes"),
     ],
 )
 def test_ill_typed_expressions(expr: Expr, message: str) -> None:
@@ -74,11 +74,11 @@ def test_affine_indices_as_expressions_and_back(affine: Affine) -> None:
 
 
 def test_affine_forms() -> None:
-    double = Apply("mul", (Const(2, i64), Apply("sub", (I, Apply("neg", (J,))))))
+    double = Apply("mul", (Const(2, i64), Apply("sub", (AT_I, Apply("neg", (AT_J,))))))
     assert affine_of(double) == Affine.of({"i": 2, "j": 2})
-    assert affine_of(Apply("mul", (I, J))) is None
-    assert affine_of(Apply("mul", (I, Extent(parse_dim("N"))))) is None
-    assert affine_of(Apply("floordiv", (I, Const(2, i64)))) is None
+    assert affine_of(Apply("mul", (AT_I, AT_J))) is None
+    assert affine_of(Apply("mul", (AT_I, Extent(parse_dim("N"))))) is None
+    assert affine_of(Apply("floordiv", (AT_I, Const(2, i64)))) is None
     assert affine_of(Const(2, i32)) is None
     assert affine_of(Name("a")) is None
 

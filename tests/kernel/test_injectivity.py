@@ -20,7 +20,8 @@ from graphc.kernel.ranges import Box
 boxes = st.lists(st.integers(1, 4), min_size=3, max_size=3).map(
     lambda sizes: Box(tuple(Axis.range(name, n) for name, n in zip("abc", sizes, strict=True)), {})
 )
-affine = st.builds(Affine.of, st.dictionaries(st.sampled_from("abc"), st.integers(-4, 4), max_size=2), st.integers(0, 4))
+coefficients = st.dictionaries(st.sampled_from("abc"), st.integers(-4, 4), max_size=2)
+affine = st.builds(Affine.of, coefficients, st.integers(0, 4))
 indices = st.lists(affine, min_size=2, max_size=2).map(tuple)
 
 

@@ -17,7 +17,9 @@ from graphc.kernel.verify import verify
 Arrays = Mapping[str, Any]
 
 
-def check(text: str, inputs: Arrays, extents: Mapping[str, int] | None = None, **expected: Any) -> dict[str, np.ndarray]:
+def check(
+    text: str, inputs: Arrays, extents: Mapping[str, int] | None = None, **expected: Any
+) -> dict[str, np.ndarray]:
     """Through text, parser and verifier; then the values in both precisions."""
     kernel = parse_kernel(text)
     assert parse_kernel(print_kernel(kernel)) == kernel
@@ -85,8 +87,8 @@ def test_runtime_extents_and_zero_size() -> None:
 
 
 def test_extent_of_an_expression_of_extents() -> None:
-    check("kernel k() -> (y: i64[2*N+1]) where N <= 4, t <= 9 { space i < 2*N+1 stage { y[i] = i * extent(N) + extent(t-1) } }",
-          {}, {"N": 2, "t": 9}, y=np.arange(5) * 2 + 8)  # fmt: skip
+    check("kernel k() -> (y: i64[2*N+1]) where N <= 4, t <= 9 { space i < 2*N+1 stage {"
+          " y[i] = i * extent(N) + extent(t-1) } }", {}, {"N": 2, "t": 9}, y=np.arange(5) * 2 + 8)  # fmt: skip
 
 
 def test_one_hot_and_comparisons_of_axis_indices() -> None:
@@ -217,7 +219,7 @@ def test_welford_variance() -> None:
     check(
         """kernel moments(x: f32[N,3]) -> (mean: f32[3], variance: f32[3]) where N <= 8 {
           space c < 3
-          stage { reduce n < N mean_, m2, count = welford(x[n, c], 0.0, 1.0) mean[c] = mean_ variance[c] = m2 / count } }""",
+          stage { reduce n < N u, m2, count = welford(x[n, c], 0.0, 1.0) mean[c] = u variance[c] = m2 / count } }""",
         {"x": x},
         mean=x.mean(0, dtype=np.float64),
         variance=x.astype(np.float64).var(0),
@@ -237,7 +239,8 @@ def test_softmax_cross_entropy_with_its_gradient() -> None:
     x, t = normal(5, 4) * 50, np.array([0, 3, 1, 1, 2], np.int32)
     p = softmax(x.astype(np.float64))
     check(
-        """kernel cross_entropy(x: f32[N,4], t: i32[N]) -> (loss: f32[N], g: f32[N,4], mean: f32[] init 0) where N <= 8 {
+        """kernel cross_entropy(x: f32[N,4], t: i32[N])
+            -> (loss: f32[N], g: f32[N,4], mean: f32[] init 0) where N <= 8 {
           space n < N
           stage {
             reduce c < 4
@@ -246,7 +249,10 @@ def test_softmax_cross_entropy_with_its_gradient() -> None:
             loss[n] = row
             mean[] += row / f32(extent(N)) through 2 partials
           }
-          stage { space c < 4 g[n, c] = (exp(x[n, c] - m) / s - where(c == i64(t[n]), 1.0, 0.0)) / f32(extent(N)) } }""",
+          stage {
+            space c < 4
+            g[n, c] = (exp(x[n, c] - m) / s - where(c == i64(t[n]), 1.0, 0.0)) / f32(extent(N))
+          } }""",
         {"x": x, "t": t},
         loss=-np.log(p[np.arange(5), t]),
         mean=-np.log(p[np.arange(5), t]).mean(),
@@ -269,8 +275,9 @@ def test_results_after_the_reduction_see_names_of_earlier_stages() -> None:
 
 def test_a_stage_reads_what_an_earlier_one_stored() -> None:
     x = normal(4, 3)
-    check("kernel k(x: f32[4,3]) -> (e: f32[4,3], y: f32[4,3]) { space n < 4 stage { space c < 3 e[n, c] = exp(x[n, c]) }"
-          " stage { reduce c < 3 s = sum(e[n, c]) } stage { space c < 3 y[n, c] = e[n, c] / s } }",
+    check("kernel k(x: f32[4,3]) -> (e: f32[4,3], y: f32[4,3]) { space n < 4"
+          " stage { space c < 3 e[n, c] = exp(x[n, c]) } stage { reduce c < 3 s = sum(e[n, c]) }"
+          " stage { space c < 3 y[n, c] = e[n, c] / s } }",
           {"x": x}, e=np.exp(x), y=softmax(x))  # fmt: skip
 
 
@@ -311,7 +318,7 @@ def test_by_product_bias_gradient() -> None:
 
 def test_partials_are_added_in_the_documented_order() -> None:
     """Chunks of ceil(7 / 3) = 3 points, each from zero, then one after the other onto the initial value: bit by bit."""
-    x = np.float32([1e8, 1, -1e8, 1, 1, 1, 1])  # 1e8 + 1 is 1e8 in float32: chunks of 0, 3 and 1 from here
+    x = np.array([1e8, 1, -1e8, 1, 1, 1, 1], np.float32)  # in float32 1e8 + 1 is 1e8: chunks of 0, 3, 1
     signature, body = "(x: f32[7]) -> (y: f32[] init 1)", "space {}i < 7 stage {{ y[] += x[i]{} }}"
     kernel = parse_kernel(f"kernel k{signature} {{ {body.format('', ' through 3 partials')} }}")
     assert run(kernel, {"x": x})["y"] == 5
@@ -339,13 +346,15 @@ def test_embedding_gradient() -> None:
     tokens, g = np.array([3, 1, 3, 3, 0], np.int32), normal(5, 2)
     expected = np.zeros((4, 2))
     np.add.at(expected, tokens, g)
-    check("kernel k(t: i32[N], g: f32[N,2]) -> (dE: f32[4,2] init 0) where N <= 8 { space sequential n < N, c < 2 stage {"
-          " dE[i64(t[n]) in 0 .. 4, c] += g[n, c] } }", {"t": tokens, "g": g}, dE=expected)  # fmt: skip
+    check("kernel k(t: i32[N], g: f32[N,2]) -> (dE: f32[4,2] init 0) where N <= 8 {"
+          " space sequential n < N, c < 2 stage { dE[i64(t[n]) in 0 .. 4, c] += g[n, c] } }",
+          {"t": tokens, "g": g}, dE=expected)  # fmt: skip
 
 
 def test_scatter_keeps_the_last_value() -> None:
-    check("kernel k(t: i64[4], x: f32[4]) -> (y: f32[3] init 0) { space sequential n < 4 stage { y[t[n] in 0 .. 3] = x[n] } }",
-          {"t": np.array([1, 0, 1, 1]), "x": np.float32([1, 2, 3, 4])}, y=[2, 4, 0])  # fmt: skip
+    check("kernel k(t: i64[4], x: f32[4]) -> (y: f32[3] init 0) { space sequential n < 4 stage {"
+          " y[t[n] in 0 .. 3] = x[n] } }",
+          {"t": np.array([1, 0, 1, 1]), "x": np.array([1, 2, 3, 4], np.float32)}, y=[2, 4, 0])  # fmt: skip
 
 
 def test_accumulation_in_place() -> None:
@@ -394,8 +403,8 @@ def test_softmax_in_place() -> None:
 
 def test_gather() -> None:
     x, i = normal(5, 4), np.array([2, 0, 3, 3, 1])
-    check("kernel k(x: f32[N,4], i: i64[N]) -> (y: f32[N]) where N <= 8 { space n < N stage { y[n] = x[n, i[n] in 0 .. 4] } }",
-          {"x": x, "i": i}, y=x[np.arange(5), i])  # fmt: skip
+    check("kernel k(x: f32[N,4], i: i64[N]) -> (y: f32[N]) where N <= 8 { space n < N stage {"
+          " y[n] = x[n, i[n] in 0 .. 4] } }", {"x": x, "i": i}, y=x[np.arange(5), i])  # fmt: skip
 
 
 def test_indirect_crop() -> None:
@@ -406,7 +415,8 @@ def test_indirect_crop() -> None:
 
 
 def test_computed_index_beyond_its_bounds() -> None:
-    kernel = parse_kernel("kernel k(x: f32[9], i: i64[2]) -> (y: f32[2]) { space n < 2 stage { y[n] = x[i[n] in 0 .. 5] } }")
+    text = "kernel k(x: f32[9], i: i64[2]) -> (y: f32[2]) { space n < 2 stage { y[n] = x[i[n] in 0 .. 5] } }"
+    kernel = parse_kernel(text)
     with pytest.raises(InputError, match="an index of 'x' is 5, not in 0 .. 5"):
         run(kernel, {"x": np.zeros(9, np.float32), "i": np.array([4, 5])})
 
@@ -427,7 +437,8 @@ def test_random_keys_with_a_loop_extent() -> None:
 
 def test_float64_is_computed_throughout() -> None:
     x = normal(1000)
-    kernel = parse_kernel("kernel k(x: f32[1000]) -> (y: f32[]) { stage { reduce i < 1000 s = sum(exp(x[i] * 0.1)) y[] = s } }")
+    text = "kernel k(x: f32[1000]) -> (y: f32[]) { stage { reduce i < 1000 s = sum(exp(x[i] * 0.1)) y[] = s } }"
+    kernel = parse_kernel(text)
     assert run(kernel, {"x": x}, float64=True)["y"] == pytest.approx(np.exp(x.astype(float) * 0.1).sum(), rel=1e-13)
     wide = run(kernel, {"x": x.astype(np.float64)}, float64=True)["y"]
     assert wide == run(kernel, {"x": x}, float64=True)["y"]

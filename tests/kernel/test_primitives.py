@@ -33,7 +33,8 @@ def test_values_are_right_and_keep_their_dtype_everywhere(name: str, dtype: type
     with mpmath.workdps(60), np.errstate(over="ignore", under="ignore"):
         # An exact value may be far beyond the range of a float; mpmath's own float() then overflows to inf.
         expected = [dtype(float(EXACT[name](mpmath.mpf(float(x))))) for x in points]
-    np.testing.assert_allclose(values, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+    limits = np.finfo(dtype)
+    np.testing.assert_allclose(values, np.array(expected), rtol=4 * float(limits.eps), atol=float(limits.tiny))
 
 
 @pytest.mark.parametrize("name", [row.name for row in PRIMITIVES.values() if row.rule in ("numeric", "float")])

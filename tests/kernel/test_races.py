@@ -71,7 +71,7 @@ def plain(kernel: Kernel, arrays: dict[str, np.ndarray], order: Sequence[int]) -
                 found = [value(s.value, point, inside, arrays) for s in stage.stores]
                 for store, result in zip(stage.stores, found, strict=True):
                     element = tuple(at(i, point) for i in store.index if isinstance(i, Affine))
-                    arrays[store.operand][element] = result + (arrays[store.operand][element] if store.mode == "sum" else 0)
+                    arrays[store.operand][element] = result + (store.mode == "sum") * arrays[store.operand][element]
             if not stage.space:
                 names = inside
     return arrays
@@ -105,19 +105,19 @@ def kernels(draw: st.DrawFn) -> Kernel:
         scope = "ab" if kind == "plain" else "abc"
         load = Load(draw(st.sampled_from("xy")), draw(index(scope)))
         read: Expr = Apply("add", (load, Apply("add", (AxisIndex("a"), Const(number, i64)))))
-        accumulates = ()
+        accumulates: tuple[Accumulate, ...] = ()
         if kind == "reduce":
             accumulates = (Accumulate((f"s{number}",), "sum", (read,)),)
             read = Name(f"s{number}")
         target, where = draw(st.sampled_from("xyz")), draw(index("abc" if kind == "space" else "ab"))
         if kind != "reduce" and draw(st.booleans()):
-            where = load.index
+            where = tuple(i for i in load.index if isinstance(i, Affine))
         store = Store(target, where, read, draw(st.sampled_from(["=", "=", "sum"])))
         space, reduce = (inner if kind == "space" else ()), (inner if kind == "reduce" else ())
         stages.append(Stage(space, reduce, (), accumulates, (), (store,)))
-    space = (Axis.range("a", draw(st.integers(1, 3))), Axis.range("b", draw(st.integers(1, 3))))
+    outer = (Axis.range("a", draw(st.integers(1, 3))), Axis.range("b", draw(st.integers(1, 3))))
     operands = tuple(Operand(name, i64, (16, 16), "inout") for name in "xyz")
-    return Kernel("random", operands, space, tuple(stages))
+    return Kernel("random", operands, outer, tuple(stages))
 
 
 @settings(max_examples=150)

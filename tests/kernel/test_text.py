@@ -228,9 +228,9 @@ operands = st.lists(
 def axis(draw: st.DrawFn, name: str) -> Axis:
     """An axis with bounds over those in front of it."""
     outer = AXES[: AXES.index(name)]
-    kinds = [st.builds(Affine.of, st.dictionaries(st.sampled_from(outer), st.integers(-3, 3)), dims)] if outer else []
-    kinds.append(st.builds(Affine, st.just(()), dims))
+    kinds: list[st.SearchStrategy] = [st.builds(Affine, st.just(()), dims)]
     if outer:
+        kinds.append(st.builds(Affine.of, st.dictionaries(st.sampled_from(outer), st.integers(-3, 3)), dims))
         kinds.append(st.builds(Table, st.sampled_from(outer), st.lists(st.integers(-3, 9), min_size=1).map(tuple)))
     bounds = st.lists(st.one_of(kinds), min_size=1, max_size=3).map(tuple)
     return Axis(name, draw(bounds), draw(bounds), draw(st.booleans()))

@@ -64,7 +64,7 @@ VALID = {
         "(inout w: f32[3,4], x: f32[N,3], g: f32[N,4]) -> () where N <= 8",
         "space k < 3, m < 4 stage { reduce n < N d = sum(x[n, k] * g[n, m]) w[k, m] = w[k, m] - 0.1 * d }",
     ),
-    "a loop index is an extent of its own": ("() -> (y: i64[3]) where t <= 5", "space i < 3 stage { y[i] = extent(t) }"),
+    "a loop index is an extent": ("() -> (y: i64[3]) where t <= 5", "space i < 3 stage { y[i] = extent(t) }"),
     "an empty axis allows any index": ("(x: f32[0]) -> (y: f32[0])", "space i < 0 stage { y[i] = x[i+7] }"),
 }
 
@@ -167,7 +167,7 @@ INVALID = {
     "operands of one name": ("(x: f32[]) -> (x: f32[])", "stage { x[] = 1.0 }", "'x' is used twice"),
     "axes of one name": ("() -> (y: f32[3])", "space i < 3, i < 3 stage { y[i] = 1.0 }", "'i' is used twice"),
     "value twice": ("() -> (y: f32[])", "stage { let a = 1.0 let a = 2.0 y[] = a }", "'a' is defined twice"),
-    "value named as an axis": ("() -> (y: f32[3])", "space i < 3 stage { let i = 1.0 y[i] = 1.0 }", "the name of an ax"),
+    "value with an axis' name": ("() -> (y: f32[3])", "space i < 3 stage { let i = 1.0 y[i] = 1.0 }", "name of an ax"),
     "init of an input": ("(x: f32[] init 0) -> (y: f32[])", "stage { y[] = x[] }", "`init` would overwrite"),
     "init's dtype": ("() -> (y: i64[] init 0.5)", "stage { y[] = 1 }", "init 0.5 is no value of i64"),
     "bound over an inner axis": (

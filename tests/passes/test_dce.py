@@ -16,7 +16,9 @@ def test_unread_outputs_of_a_fusion_go_with_all_that_only_they_needed(rewrites_t
         DCE(),
         """graph g(%x: f32[N], %y: f32[N], %z: f32[N]) -> f32[N] {
           %unread = tanh(%z)
-          %a, %b, %c = fusion(%x, %y, %unread, body=graph body(%p: f32[N], %q: f32[N], %r: f32[N]) -> (f32[N], f32[N], f32[N]) {
+          %a, %b, %c = fusion(%x, %y, %unread, body=graph body(
+            %p: f32[N], %q: f32[N], %r: f32[N]
+          ) -> (f32[N], f32[N], f32[N]) {
             %0 = exp(%p)
             %1 = sub(%r, %p)
             %2 = neg(%0)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 
@@ -58,6 +62,7 @@ def test_predict_of_any_length_in_one_compiled_program() -> None:
     for n in (1, 37, 64, 65):
         np.testing.assert_array_equal(model.predict(X[:n]), whole[:n])
     assert model.program("predict") is program
+    assert model.predict(X[:3], batch_size=10**9).shape == (3, 3)  # no room for a billion rows is asked for
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -219,6 +224,28 @@ def test_an_interrupt_leaves_parameters_of_a_whole_step() -> None:
     assert len(model.fit(X, Y, epochs=1, verbose=0).epoch) == 1
 
 
+def test_ctrl_c_at_any_time_leaves_parameters_of_a_whole_step() -> None:
+    x, y = np.tile(X, (200, 1)), np.tile(Y, 200)
+    model, other = classifier(), classifier()
+    model.fit(X, Y, epochs=1, batch_size=10, verbose=0)  # compiled, so that the signal comes while it trains
+    other.load_state_dict(model.state_dict())
+    other.compile("cross_entropy", optim.SGD(0.05))
+    model.compile("cross_entropy", optim.SGD(0.05))
+    model.program("train", x, y, batch_size=10)
+    before = model[0].weight.version
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    callback = LambdaCallback(on_train_begin=lambda training: timer.start())
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=10_000, batch_size=10, shuffle=False, verbose=0, callbacks=[callback])
+    timer.join()
+    steps = model[0].weight.version - before
+    assert steps > 0
+    rows = np.arange(10 * steps) % len(x)
+    other.fit(x[rows], y[rows], batch_size=10, shuffle=False, verbose=0)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, other.state_dict()[name])
+
+
 def test_labels_out_of_range_are_found_before_the_first_update() -> None:
     model = classifier()
     before = model.state_dict()
@@ -305,6 +332,14 @@ def test_program_of_each_kind_and_its_inputs() -> None:
     assert [i.name for i in train.declared.inputs] == ["x", "y"] and len(train(X[:16], Y[:16])) == 2
     assert model.program("evaluate")(X[:3], Y[:3])[1].shape == ()
     assert model.program("predict")(X[:3])[0].shape == (3, 3)
+
+
+def test_a_prediction_does_not_tell_the_shape_of_targets() -> None:
+    model = classifier()
+    model.predict(X)
+    assert model.program("predict")(X[:2])[0].shape == (2, 3)
+    with pytest.raises(InputError, match="not known yet"):
+        model.program("train")
 
 
 def test_an_epoch_count_of_zero_compiles_but_trains_nothing() -> None:
