@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import graphc
 from graphc.errors import GraphcError, InputError
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (`sys.argv[1:]` by default); returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("graphc: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -35,6 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GraphcError, OSError) as error:
         print(f"graphc: error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line, without the place in graphc's code that Python would add."""
+    print(f"graphc: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):

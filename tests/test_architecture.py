@@ -64,6 +64,14 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
         "graphc.codegen.machine": "only to show LLVM and machine code",
         "graphc.codegen.host": "reads the CPU's features through llvmlite, for the cache key",
     },
+    "cli.py": {
+        "graphc.models": "`graphc --help` needs nothing of it",
+        "graphc.inspect": "reads the compiler, which training with a cached program never loads",
+    },
+    "inspect/bench.py": {
+        "graphc.inspect.oracle": "loads gradients and SymPy; the first call is timed before that",
+        "graphc.inspect.peak": "loads Numba; likewise",
+    },
     "train/progress.py": {"rich.progress": "only a fit on a terminal draws a bar"},
 }
 

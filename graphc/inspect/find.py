@@ -33,7 +33,7 @@ def program(name: str) -> Program:
         return value.program("train")
     if not isinstance(value, Program):
         kind = type(value).__name__
-        raise InputError(f"{attribute!r} in {path} is a {kind}; expected what gc.compile returns, or a model")
+        raise InputError(f"{attribute!r} in {path} is of type {kind}; expected what gc.compile returns, or a model")
     return value
 
 

@@ -98,8 +98,7 @@ def format_attributes(node: Node, *, origins: bool = True) -> list[str]:
         schema = node.op.attributes.get(name)
         nested = isinstance(value, Graph)
         text = print_graph(value, origins=origins) if nested else _format_or_repr(schema, value)
-        required = schema is None or schema.default is REQUIRED
-        if required or text != _format_or_repr(schema, schema.default):
+        if schema is None or schema.default is REQUIRED or text != _format_or_repr(schema, schema.default):
             shown.append(f"{name}={text}")
     return shown
 

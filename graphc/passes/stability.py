@@ -33,6 +33,11 @@ class Stability:
         return PassResult(parts.graph, wholes.rewrites + parts.rewrites)
 
 
+def _has_classes(match: Match) -> bool:
+    """False for rows without elements, which log_softmax refuses."""
+    return match.root.type.shape[-1] != 0
+
+
 def _drops_no_target(match: Match) -> bool:
     """False if a gradient by something that only the shift depends on is asked for: it is zero, but must exist."""
     stack, seen = [match["m"]], {match["x"]}
@@ -49,14 +54,15 @@ def _drops_no_target(match: Match) -> bool:
 
 
 def _is_unshifted(match: Match) -> bool:
-    """True if the operand of exp is not shifted already, by a user or by one of these rules."""
-    node = match["x"].producer
+    """True if the operand of exp is not shifted already, by a user or by one of these rules, and has a maximum."""
+    node, axes = match["x"].producer, match.node("s").attributes["axes"]
+    if any(match["x"].type.shape[axis] == 0 for axis in axes):
+        return False
     if node is None or node.op.name != "sub":
         return True
     shift = node.inputs[1]
     if shift.producer is not None and shift.producer.op.name == "broadcast_to":
         shift = shift.producer.inputs[0]
-    axes = match.node("s").attributes["axes"]
     return shift.type.rank != node.type.rank or any(shift.type.shape[axis] != 1 for axis in axes)
 
 
@@ -98,12 +104,14 @@ WHOLES: tuple[Rule, ...] = (
         "log(div(exp(x), per_row(sum(exp(x), axes=last))))",
         "log_softmax(x)",
         "exp overflows for large x, and the logarithm of a probability that rounds to 0 is -inf",
+        _has_classes,
     ),
     Rule(
         "log_sum_exp_difference",
         "sub(x, per_row(log(sum(exp(x), axes=last))))",
         "log_softmax(x)",
         "exp overflows for large x and the difference cancels",
+        _has_classes,
     ),
     Rule(
         "shifted_log_softmax",

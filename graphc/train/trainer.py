@@ -21,7 +21,8 @@ from graphc.train.metrics import Metric, find_metrics
 from graphc.train.rows import Array, Port, Rows
 
 KINDS = ("train", "evaluate", "predict")
-DEFAULT_CAPACITY = 128
+DEFAULT_CAPACITY = 128  # of evaluate and predict, unless a fit's or an earlier one's can be used again
+SMALLEST_KEPT = 32  # going through many rows in smaller pieces than this is slow
 Ports: TypeAlias = tuple[tuple[Port, ...], tuple[Port, ...] | None]
 
 
@@ -80,7 +81,7 @@ class Trainer:
         ports = rows.ports if kind != "predict" else (rows.ports[0], None)
         if batch_size is None:
             seen = [c for p, c in (self._with_targets, self._inputs_only) if p is not None and p[0] == ports[0]]
-            batch_size = seen[0] if seen else min(DEFAULT_CAPACITY, len(rows))
+            batch_size = next((c for c in seen if c >= SMALLEST_KEPT), DEFAULT_CAPACITY)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         capacity = self._capacity(kind, ports, batch_size, len(rows))

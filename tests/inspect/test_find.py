@@ -38,7 +38,7 @@ def test_workloads() -> None:
 
 def test_program_and_model_of_a_script(script: Path) -> None:
     assert find.program(f"{script}:step").name == "doubling"
-    assert "0_weight" in find.program(f"{script}:model").plan.written
+    assert "v0_weight" in find.program(f"{script}:model").plan.written
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_bad_names(name: str, message: str) -> None:
 def test_bad_attributes(script: Path) -> None:
     with pytest.raises(InputError, match="its programs and models: step, model"):
         find.program(f"{script}:nothing")
-    with pytest.raises(InputError, match="is a int"):
+    with pytest.raises(InputError, match="is of type int"):
         find.program(f"{script}:number")
 
 

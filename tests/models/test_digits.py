@@ -17,7 +17,8 @@ from graphc.models.digits import Digits, Recipe, classifier, digits, fit
 def test_shipped_digits_are_rows_of_fractions() -> None:
     data = digits(validation=0.1)
     assert data.validation is not None
-    assert [part[0].shape for part in (data.train, data.validation, data.test)] == [(9000, 784), (1000, 784), (2000, 784)]
+    assert [len(part[1]) for part in (data.train, data.validation, data.test)] == [9000, 1000, 2000]
+    assert [part[0].shape[1:] for part in (data.train, data.validation, data.test)] == [(784,)] * 3
     images, labels = data.train
     assert images.dtype == np.float32 and labels.dtype == np.uint8
     assert images.min() == 0 and images.max() == 1

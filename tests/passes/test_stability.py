@@ -339,6 +339,23 @@ def test_what_is_no_softmax_stays_without_log_softmax(lines: str, equal_values: 
     equal_values(graph, after, {"z": np.linspace(-1, 1, 16).reshape(4, 4)})
 
 
+@pytest.mark.parametrize("output", ["%s", "%q", "%l", "%p", "%d"])
+def test_rows_without_elements_stay(output: str, equal_values: Callable) -> None:
+    shape = "[3,1]" if output in ("%s", "%q") else "[3,0]"
+    lines = """%e = exp(%z)
+      %s = sum(%e, axes=[1], keepdims=true)
+      %b = broadcast_to(%s, shape=[3,0])
+      %p = div(%e, %b)
+      %l = log(%p)
+      %q = log(%s)
+      %qb = broadcast_to(%q, shape=[3,0])
+      %d = sub(%z, %qb)""".split("\n")
+    needed = {"%s": 2, "%p": 4, "%l": 5}.get(output)
+    kept = lines[:needed] if needed else lines[:2] + lines[5:6] + (lines[6:] if output == "%d" else [])
+    graph = parse(f"graph g(%z: f32[3,0]) -> f32{shape} {{ {' '.join(kept)} return {output} }}")
+    equal_values(graph, Stability()(graph).graph, {"z": np.zeros((3, 0), np.float32)})
+
+
 def test_log_probabilities_that_are_read_otherwise_stay(rewrites_to: Callable) -> None:
     text = """graph g(%z: f32[N,4], %t: i32[N]) -> (f32[N], f32[N,4]) {
       %0 = log_softmax(%z)
