@@ -25,10 +25,12 @@ from graphc.kernel.expr import (
     Name,
     as_expr,
     loads,
+    replace_axes,
+    replace_index,
     transform,
     walk,
 )
-from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Operand, Stage, Store, Table
+from graphc.kernel.form import Accumulate, Axis, Bound, Kernel, Let, Operand, Stage, Store, Table
 
 
 def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
@@ -236,6 +238,37 @@ def chunks(kernel: Kernel, chunk: str) -> set[str]:
         if lower + lower.coefficients[chunk] in uppers:
             found.add(axis.name)
     return found
+
+
+def with_unique_axes(kernel: Kernel) -> Kernel:
+    """Axes that stages name alike renamed, so that a name tells one axis."""
+    taken = {a.name for a in kernel.space}
+    stages = []
+    for stage in kernel.stages:
+        names: dict[str, str] = {}
+        for axis in (*stage.space, *stage.reduce):
+            name, number = axis.name, 2
+            while name in taken:
+                name, number = f"{axis.name}{number}", number + 1
+            taken.add(name)
+            if name != axis.name:
+                names[axis.name] = name
+        stages.append(_rename_axes(stage, names) if names else stage)
+    return replace(kernel, stages=tuple(stages))
+
+
+def _rename_axes(stage: Stage, names: Mapping[str, str]) -> Stage:
+    affine = {old: Affine.axis(new) for old, new in names.items()}
+    axes: dict[str, Index] = dict(affine)
+
+    def bound(b: Bound) -> Bound:
+        return b.replace(affine) if isinstance(b, Affine) else replace(b, axis=names.get(b.axis, b.axis))
+
+    def axis(a: Axis) -> Axis:
+        return Axis(names.get(a.name, a.name), tuple(map(bound, a.lower)), tuple(map(bound, a.upper)), a.sequential)
+
+    changed = map_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
+    return replace(changed, space=tuple(map(axis, stage.space)), reduce=tuple(map(axis, stage.reduce)))
 
 
 # ---- collapsing axes ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores
+from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores, with_unique_axes
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Context, Tile
@@ -44,7 +44,7 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
 
 def schedulable(kernel: Kernel) -> Kernel:
     """The form that schedules are about: flat operands, dense neighbouring axes merged."""
-    return collapse(flatten(kernel))
+    return collapse(flatten(with_unique_axes(kernel)))
 
 
 def _describe(kernel: Kernel, schedule: Schedule, source: Source) -> None:

@@ -62,10 +62,12 @@ class Names:
     def fresh(self, hint: str) -> str:
         """A new identifier like `hint`."""
         base = re.sub(r"\W", "_", hint)
-        if not base or base[0].isdigit():
+        if not base or base[0].isdigit() or RESERVED.match(base):  # a number at the end would not help those
             base = "_" + base
+        if self._forbidden(base):
+            base = "x_" + base
         candidate, number = base, 1
-        while candidate in self._used or self._forbidden(candidate):
+        while candidate in self._used:
             candidate, number = f"{base}_{number}", number + 1
         self._used.add(candidate)
         return candidate
