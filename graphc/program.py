@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import pathlib
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -20,7 +22,7 @@ import numpy as np
 from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
-from graphc.errors import CompileError, GraphcWarning, InputError
+from graphc.errors import CacheWarning, CompileError, GraphcWarning, InputError, VerifyError
 from graphc.ir.dims import symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
@@ -88,12 +90,13 @@ class Program:
         self.declared = declared
         self.threads = threads
         self.seed = seed
-        self._fixed = dict(dims)
         self._cache = cache
+        self._lock = threading.Lock()  # calls from several threads take turns, also when one of them specialises
         self._capacities: dict[str, int] = {}
         self._executable: Executable | None = None
         self._image: ProgramImage | None = None
         self.from_cache = False
+        self._fixed = self._checked_dims(dims)
         for variable in declared.variables:
             variable.initialise(seed)
         if self._symbols <= set(self._fixed):
@@ -108,10 +111,11 @@ class Program:
         updated then.
         """
         inputs = self._by_name(arrays, by_name)
-        if self._executable is None or self._outgrown(inputs):
-            self._specialise(self._capacities_of(inputs))
-        assert self._executable is not None
-        return self._executable(inputs)
+        with self._lock:
+            if self._executable is None or self._outgrown(inputs):
+                self._specialise(self._capacities_of(inputs))
+            assert self._executable is not None
+            return self._executable(inputs)
 
     def _by_name(self, arrays: Sequence[Any], by_name: dict[str, Any]) -> dict[str, Any]:
         names = [i.name for i in self.declared.inputs]
@@ -148,22 +152,42 @@ class Program:
 
     @cached_property
     def _symbols(self) -> set[str]:
-        return {s for leaf in self.declared.inputs for dim in leaf.shape for s in symbols(dim)}
+        graph = self.declared.graph
+        values = (*graph.inputs, *(value for node in graph.nodes for value in node.outputs))
+        return {s for value in values for dim in value.type.shape for s in symbols(dim)}
+
+    def _checked_dims(self, dims: Mapping[str, int]) -> dict[str, int]:
+        """`dims` with Python integers. Raises InputError for symbols that the graph has not, and for no sizes."""
+        for name, size in dims.items():
+            if name not in self._symbols:
+                known = ", ".join(sorted(self._symbols)) or "none"
+                raise InputError(f"program {self.name!r}: dims names {name!r}, which no shape has; symbols: {known}")
+            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+                raise InputError(f"program {self.name!r}: dims[{name!r}] must be an integer of at least 0, got {size!r}")
+        return {name: operator.index(size) for name, size in dims.items()}
 
     # -- compiling -------------------------------------------------------------------------------------------
 
     def _specialise(self, capacities: dict[str, int]) -> None:
-        unknown = sorted(set(capacities) - self._symbols)
-        if unknown:
-            known = ", ".join(sorted(self._symbols)) or "none"
-            raise InputError(f"program {self.name!r}: dims names {unknown[0]!r}, which no input has; symbols: {known}")
+        previous = self._executable
         self._capacities = dict(capacities)
-        self._image = self._load_or_build()
-        image = self._image
+        image = self._load_or_build()
+        try:
+            executable = self._executable_of(image)
+        except (CompileError, VerifyError, KeyError) as error:
+            if not self.from_cache:
+                raise
+            message = f"the cached program {self.name!r} cannot be used ({error}); it is compiled again"
+            warnings.warn(message, CacheWarning, stacklevel=4)
+            image = self._build_and_store()
+            executable = self._executable_of(image)
+        if previous is not None:
+            executable.steps = previous.steps  # random numbers go on, they do not start again
+        self._image, self._executable = image, executable
+
+    def _executable_of(self, image: ProgramImage) -> Executable:
         owners = {buffer: self._variables[image.extra["variables"][buffer]] for buffer in image.plan.variables}
-        self._executable = Executable(
-            image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads
-        )
+        return Executable(image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads)
 
     @cached_property
     def _variables(self) -> dict[str, Variable]:
@@ -176,15 +200,15 @@ class Program:
         return tuple(names[variable] for variable in self.declared.updated)
 
     def _load_or_build(self) -> ProgramImage:
-        key = self._key()
-        if self._cache is not None:
-            image = self._cache.load(key)
-            if image is not None:
-                self.from_cache = True
-                return image
+        image = None if self._cache is None else self._cache.load(self._key())
+        self.from_cache = image is not None
+        return image or self._build_and_store()
+
+    def _build_and_store(self) -> ProgramImage:
+        self.from_cache = False
         image = self._image_of(self._build())
         if self._cache is not None:
-            self._cache.store(key, image)
+            self._cache.store(self._key(), image)
         return image
 
     def _key(self) -> str:
@@ -302,9 +326,13 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
         raise CompileError(f"threads must be at least 1, got {threads}")
     if threads > 1:
         warnings.warn(f"threads={threads}: this version runs programs on one thread", GraphcWarning, stacklevel=2)
+    if not hasattr(seed, "__index__"):
+        raise InputError(f"the seed must be an integer, got {seed!r}")
+    if updates is not None and not isinstance(updates, Mapping):
+        raise InputError(f"updates must map variables to new values, {{W: W - 0.1 * gW}}, got {type(updates).__name__}")
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
-    return Program(declared, dims or {}, threads=threads, seed=seed, name=name, cache=chosen)
+    return Program(declared, dims or {}, threads=threads, seed=operator.index(seed), name=name, cache=chosen)
 
 
 def compiler_fingerprint() -> str:

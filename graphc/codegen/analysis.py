@@ -145,10 +145,25 @@ def depends(expr: Expr, axes: Iterable[str]) -> bool:
 
 
 def coefficient(index: Index, axis: str) -> int | None:
-    """Elements that a flat index moves by for one step of `axis`; None if it is computed and depends on the axis."""
+    """Elements that a flat index moves by for one step of `axis`; None where that is not the same everywhere."""
     if isinstance(index, Affine):
         return index.coefficients.get(axis, 0)
-    return None if index_depends(index, (axis,)) else 0
+    total = 0
+    for term in _summands(index.expr):
+        affine = affine_of(term)
+        if affine is not None:
+            total += affine.coefficients.get(axis, 0)
+        elif depends(term, (axis,)):
+            return None
+    return total
+
+
+def _summands(expr: Expr) -> Iterator[Expr]:
+    if isinstance(expr, Apply) and expr.primitive == "add" and affine_of(expr) is None:
+        for arg in expr.args:
+            yield from _summands(arg)
+    else:
+        yield expr
 
 
 def all_axes(kernel: Kernel) -> Iterator[Axis]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stores, points, reads_own_element_only
@@ -10,7 +9,7 @@ from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
-from graphc.kernel.expr import Affine, Index
+from graphc.kernel.expr import Affine
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
@@ -82,27 +81,26 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     axes = [named[n] for n in schedule.order] or list(flat.space)
     if any(o.init is not None for o in flat.operands):
         axes = [a for a in axes[:1] if a.name not in sizes and _owns_rows(original, a)]
-    axes = [a for a in axes if _is_shareable(flat, a)]
+    axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, flat, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
     enough = [name for name, count in tiles.items() if count >= ENOUGH_TILES]
     best = enough[0] if enough else max(tiles, key=lambda name: tiles[name], default=None)
     return best if best is not None and tiles[best] > 1 else None
 
 
-def _is_shareable(flat: Kernel, axis: Axis) -> bool:
-    """True if points of the axis can run in any order, each storing to elements of its own."""
+def _is_shareable(kernel: Kernel, flat: Kernel, axis: Axis) -> bool:
+    """True if points of the axis can run in any order, each storing to elements of its own.
+
+    Points of an axis, or of what it cuts into chunks, store to different elements if an index holds the axis: the
+    verifier has shown that indices are injective in the axes that they hold.
+    """
     if axis.sequential or axis.extent is None:
         return False
     names = {axis.name} | chunks(flat, axis.name)
-    return all(_owned(s.index, names) and not s.partials for s in kernel_stores(flat))
-
-
-def _owned(index: Sequence[Index], axes: set[str]) -> bool:
-    """True if different points of the axis, or of what it cuts into chunks, store to different elements.
-
-    The verifier has shown that indices are injective in the axes that they hold.
-    """
-    return isinstance(index[0], Affine) and index_depends(index[0], axes)
+    return all(
+        not s.partials and any(isinstance(i, Affine) and index_depends(i, names) for i in s.index)
+        for s in kernel_stores(kernel)
+    )
 
 
 def _owns_rows(kernel: Kernel, axis: Axis) -> bool:

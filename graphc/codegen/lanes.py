@@ -14,7 +14,7 @@ from graphc.codegen.analysis import (
     reads_own_element_only,
 )
 from graphc.ir.types import bool_, u8
-from graphc.kernel.expr import Affine, Apply, AxisIndex, Expr, Index, Load, loads, walk
+from graphc.kernel.expr import Apply, AxisIndex, Expr, Index, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel, Stage, Store
 from graphc.kernel.scope import StageScope
 
@@ -49,9 +49,8 @@ def lanes_possible(kernel: Kernel, axis: Axis, exprs: tuple[Expr, ...], stores: 
 
 
 def _stores_lanes(store: Store, axis: str) -> bool:
-    return isinstance(store.index[0], Affine) and bool(coefficient(store.index[0], axis)) and not (
-        store.index[0].coefficients[axis] != 1 and store.mode != "="
-    )  # fmt: skip
+    factor = coefficient(store.index[0], axis)
+    return factor == 1 or (bool(factor) and store.mode == "=")
 
 
 def _one_key(expr: Expr, axis: str) -> bool:
@@ -69,7 +68,7 @@ def rows_possible(kernel: Kernel, axis: Axis) -> bool:
         return False
     exprs = [e for stage in kernel.stages for e in stage.expressions()]
     return reads_own_element_only(kernel) and not any(_one_key(e, axis.name) for e in exprs) and all(
-        isinstance(s.index[0], Affine) and bool(coefficient(s.index[0], axis.name)) for s in kernel_stores(kernel)
+        bool(coefficient(s.index[0], axis.name)) for s in kernel_stores(kernel)
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Fuse:
         grouping = Grouping(graph)
         new: dict[Value, Value] = {value: value for value in graph.inputs}
         rewrites: list[Rewrite] = []
-        stored = _stored_values(grouping)
+        stored = grouping.stored()
         for unit in _in_order(grouping):
             if isinstance(unit, Node):
                 copy = with_inputs(unit, tuple(new[v] for v in unit.inputs))
@@ -44,18 +44,6 @@ def _record(node: Node, members: tuple[Node, ...]) -> Rewrite:
     anchor = node.attributes["body"].nodes[node.attributes["anchor"]].op.name
     why = f"one kernel around {anchor}: {len(node.outputs)} of {len(members)} values reach memory"
     return Rewrite("fuse", names, f"fusion {node.attributes['body'].name}", why, node.origin)
-
-
-def _stored_values(grouping: Grouping) -> set[Value]:
-    """Values that must be in memory: results, operands of views, and what another group reads."""
-    stored = set(grouping.graph.outputs)
-    for node in grouping.views:
-        stored.update(node.inputs)
-    for group in grouping.groups:
-        for node in group.nodes:
-            for value in node.inputs:
-                stored.update(leaf for leaf in grouping.leaves(value) if leaf not in group.stage)
-    return stored
 
 
 def _dependencies(grouping: Grouping, unit: Group | Node) -> list[Group | Node]:

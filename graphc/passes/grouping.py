@@ -64,6 +64,7 @@ class Grouping:
         self._leaves: dict[Value, frozenset[Value]] = {}
         for node in graph.nodes:
             self._assign(node)
+        self._repeat_cheap_epilogues()
 
     @cached_property
     def _results(self) -> frozenset[Value]:
@@ -91,8 +92,6 @@ class Grouping:
             self.views.add(node)
         elif not kernel.is_map:
             self._start(node, kernel)
-        elif self._is_better_repeated(node, kernel):
-            self.floating.add(node)
         elif not self._join(node, kernel):
             if self._can_float(node, kernel):
                 self.floating.add(node)
@@ -103,33 +102,33 @@ class Grouping:
                 self.remarks.extend(Remark(node, reason) for reason in dict.fromkeys(self._reasons))
         self._reasons.clear()
 
-    def _is_better_repeated(self, node: Node, kernel: Kernel) -> bool:
-        """True for a cheap map of stored values whose readers all read other kernels too, such as a ReLU's mask.
+    def _repeat_cheap_epilogues(self) -> None:
+        """Let a cheap map of stored values float to its readers in other kernels, such as a ReLU's mask.
 
         Computing it there costs less than writing it here and reading it back.
         """
-        if not self._can_float(node, kernel) or self._cost[node] > CHEAP_COST:
-            return False
-        readers = self.graph.readers.get(node.output, ())
-        elsewhere = all(self._sources[reader] - self._sources[node] for reader in readers)
-        return elsewhere and all(self._is_stored_anyway(leaf) for v in node.inputs for leaf in self.leaves(v))
+        for group in self.groups:
+            for node in group.nodes[:0:-1]:
+                readers = self.graph.readers.get(node.output, ())
+                outside = not any(r in self.views or self.group_of.get(r) is group for r in readers)
+                sources = {v for v in node.inputs if v in group.stage}
+                floats = outside and sources <= self.stored() and self._can_float(node, self._kernels[node])
+                if floats and self._cost[node] <= CHEAP_COST:
+                    group.nodes.remove(node)
+                    del group.stage[node.output], self.group_of[node]
+                    self.floating.add(node)
+                    self._leaves.clear()
 
-    def _is_stored_anyway(self, value: Value) -> bool:
-        readers = self.graph.readers.get(value, ())
-        return value in self._results or value.producer is None or any(not self._is_map(r) for r in readers)
-
-    def _is_map(self, node: Node) -> bool:
-        kernel = self._kernels.get(node)
-        return kernel is not None and kernel.is_map
-
-    @cached_property
-    def _sources(self) -> dict[Node, frozenset[Node]]:
-        """The reductions and contractions that a node reads through maps alone; itself if it is one."""
-        sources: dict[Node, frozenset[Node]] = {}
-        for node in self.graph.nodes:
-            above = (sources[v.producer] for v in node.inputs if v.producer)
-            sources[node] = frozenset().union(*above) if self._is_map(node) else frozenset({node})
-        return sources
+    def stored(self) -> set[Value]:
+        """Values that must be in memory: results, operands of views, and what another group reads."""
+        stored = set(self.graph.outputs)
+        for node in self.views:
+            stored.update(node.inputs)
+        for group in self.groups:
+            for node in group.nodes:
+                for value in node.inputs:
+                    stored.update(leaf for leaf in self.leaves(value) if leaf not in group.stage)
+        return stored
 
     def _start(self, node: Node, kernel: Kernel) -> None:
         stages = {value: stage_of_value(kernel, f"out{value.index}") for value in node.outputs}

@@ -147,9 +147,9 @@ class ProgramCache:
                 with contextlib.suppress(FileExistsError):
                     self.folder.mkdir(mode=0o700)
             problem = _folder_problem(self.folder)
-        except FileNotFoundError:
-            return False
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not create:
+                return False  # a folder that is not there yet has no programs
             problem = str(error)
         if problem:
             self._warn(problem)
@@ -198,7 +198,7 @@ def default_cache() -> ProgramCache:
 @functools.cache
 def _cache_at(folder: str) -> ProgramCache:
     """One object for each folder, so that a process warns of it once."""
-    return ProgramCache(None if folder == "off" else Path(folder).expanduser())
+    return ProgramCache(None if folder == "off" else os.path.expanduser(folder))
 
 
 def _platform_folder() -> str:
@@ -291,7 +291,7 @@ def decode(data: bytes, key: str) -> ProgramImage:
         raise _Damaged("its digest does not match")
     try:
         return _decode_body(body, key)
-    except (KeyError, TypeError, ValueError, struct.error, RecursionError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error, RecursionError) as error:
         raise _Damaged(f"its content is of another form: {error!r}") from error
 
 

@@ -29,20 +29,24 @@ FORMS = {
     " y[i, j] = x[i, j] * f32(19*i + j) k[i, j] = i * 3 - j } }",
     "one_hot": "(t: i32[N]) -> (y: f32[N,12]) where N <= 21 { space n < N, c < 12 stage {"
     " y[n, c] = f32(i64(t[n]) == c) } }",
-    "gather": "(x: f32[N,5], t: i64[N]) -> (y: f32[N]) where N <= 41 { space n < N stage { y[n] = x[n, t[n] in 0 .. 5] } }",
+    "gather": "(x: f32[N,5], t: i64[N]) -> (y: f32[N]) where N <= 41 { space n < N stage { y[n] = x[n, t[n] in"
+    " 0 .. 5] } }",
     "gather_rows": "(E: f32[5,21], t: i64[N]) -> (y: f32[N,21]) where N <= 41 { space n < N, c < 21 stage {"
     " y[n, c] = E[t[n] in 0 .. 5, c] } }",
-    "scatter": "(g: f32[N,21], t: i64[N]) -> (E: f32[5,21] init 0) where N <= 41 { space sequential n < N, c < 21 stage {"
+    "scatter": "(g: f32[N,21], t: i64[N]) -> (E: f32[5,21] init 0) where N <= 41 { space sequential n < N, c <"
+    " 21 stage {"
     " E[t[n] in 0 .. 5, c] += g[n, c] } }",
     "in_order": "(x: f32[N,18]) -> (s: f32[18] init 1) where N <= 41 { space sequential n < N, c < 18 stage {"
     " s[c] += x[n, c] } }",
-    "byproduct": "(x: f32[N,37], h: f32[N,37]) -> (y: f32[N,37], db: f32[37] init 0) where N <= 41 { space n < N, o < 37"
+    "byproduct": "(x: f32[N,37], h: f32[N,37]) -> (y: f32[N,37], db: f32[37] init 0) where N <= 41 { space n <"
+    " N, o < 37"
     " stage { let d: f32 = where(h[n, o] > 0.0, x[n, o], 0.0) y[n, o] = d db[o] += d through 4 partials } }",
     "injective": "(x: f32[9,11]) -> (y: f32[18,23] init 3) { space i < 9, j < 11, a < 2 stage {"
     " y[2*i+a, 2*j+1] = x[i, j] + f32(a) } }",
     "guard": "(x: f32[N,20]) -> (y: f32[N,20] init -1) where N <= 21 { space n < N, c < 20 stage {"
     " y[n, c] = sqrt(x[n, c]) if x[n, c] > 0.0 } }",
-    "scalar_guard": "(x: f32[20], on: bool[]) -> (y: f32[20] init 5) { space c < 20 stage { y[c] = x[c] if on[] } }",
+    "scalar_guard": "(x: f32[20], on: bool[]) -> (y: f32[20] init 5) { space c < 20 stage { y[c] = x[c] if on[]"
+    " } }",
     "row_sums": "(x: f32[N,77]) -> (y: f32[N]) where N <= 9 { space n < N stage { reduce c < 77"
     " s: f32 = sum(exp(x[n, c])) y[n] = log(s) } }",
     "column_sums": "(x: f32[N,77]) -> (y: f32[77]) where N <= 41 { space c < 77 stage { reduce n < N"
@@ -51,7 +55,8 @@ FORMS = {
     " a: f32 = sum(x[n, c] * x[n, c]) b: f32 = max(exp(x[n, c])) l: f32 = min(x[n, c]) y[] = a z[] = b p[] = l } }",
     "product": "(x: f32[5,70]) -> (y: f32[5]) { space i < 5 stage { reduce j < 70"
     " p: f32 = prod(1.0 + 0.01 * x[i, j]) y[i] = p } }",
-    "integers": "(x: i32[N,40], u: u8[N,40]) -> (y: i32[N], z: i64[N], w: u8[N,40]) where N <= 21 { space n < N stage {"
+    "integers": "(x: i32[N,40], u: u8[N,40]) -> (y: i32[N], z: i64[N], w: u8[N,40]) where N <= 21 { space n < N"
+    " stage {"
     " reduce c < 40 s: i32 = sum(x[n, c] * 3i32) t: i64 = max(i64(u[n, c])) y[n] = s z[n] = t }"
     " stage { space k < 40 w[n, k] = u[n, k] * 100u8 + u8(x[n, k]) } }",
     "argmax": "(x: f32[N,10]) -> (y: i64[N], z: f32[N,10]) where N <= 41 { space n < N stage { reduce c < 10"
@@ -67,12 +72,14 @@ FORMS = {
     "welford": "(x: f32[N,37]) -> (mean: f32[37], var: f32[37]) where N <= 41 { space c < 37 stage { reduce n < N"
     " m: f32, q: f32, k: f32 = welford(x[n, c], 0.0, 1.0) mean[c] = m var[c] = q / max(k, 1.0) } }",
     "pooling": "(x: f32[2,9,9,N]) -> (y: f32[2,5,5,N]) where N <= 21 { space c < 2, i < 5, j < 5, n < N stage {"
-    " reduce a in 0 .. min(2, 9-2*i), b in 0 .. min(2, 9-2*j) m: f32 = max(x[c, 2*i+a, 2*j+b, n]) y[c, i, j, n] = m } }",
+    " reduce a in 0 .. min(2, 9-2*i), b in 0 .. min(2, 9-2*j) m: f32 = max(x[c, 2*i+a, 2*j+b, n]) y[c, i, j, n]"
+    " = m } }",
     "tables": "(x: f32[4,6]) -> (y: f32[4]) { space i < 4 stage { reduce j in [0, 1, 1, 3][i] .. [6, 2, 5, 3][i]"
     " s: f32 = sum(x[i, j]) y[i] = s } }",
     "lets_inside": "(x: f32[N,30], y: f32[30]) -> (d: f32[N]) where N <= 21 { space n < N stage { reduce c < 30"
     " let e: f32 = x[n, c] - y[c] s: f32 = sum(e * e) let r: f32 = sqrt(s) d[n] = r * r + r } }",
-    "unused": "(x: f32[4,30]) -> (y: f32[4]) { space n < 4 stage { reduce c < 30 then let z: f32 = x[n, 0] y[n] = z } }",
+    "unused": "(x: f32[4,30]) -> (y: f32[4]) { space n < 4 stage { reduce c < 30 then let z: f32 = x[n, 0] y[n]"
+    " = z } }",
     "stage_space": "(x: f32[N,6,20]) -> (y: f32[N,20], z: f32[N,6]) where N <= 9 { space n < N"
     " stage { space c < 20 reduce a < 6 s: f32 = sum(x[n, a, c]) y[n, c] = s }"
     " stage { space a < 6 reduce c < 20 s: f32 = max(x[n, a, c]) z[n, a] = s } }",
@@ -86,13 +93,16 @@ FORMS = {
     " y[c] = x[c] + f32(extent(T)) u[c] = uniform(rng[0], rng[1], 3, extent(T), c) } }",
     "odd_names": "(len: f32[20], range: f32[20], args: f32[20]) -> (tile_load: f32[20]) { space thread < 20 stage {"
     " let max: f32 = len[thread] * range[thread] tile_load[thread] = max + args[thread] * max } }",
-    "classify": "(x: f32[40]) -> (a: bool[40], b: bool[40], c: bool[40], d: f32[40], e: f32[40]) { space i < 40 stage {"
+    "classify": "(x: f32[40]) -> (a: bool[40], b: bool[40], c: bool[40], d: f32[40], e: f32[40]) { space i < 40"
+    " stage {"
     " let y: f32 = x[i] / f32(i64(i > 3)) a[i] = isnan(y) b[i] = isinf(y) c[i] = isfinite(y) d[i] = sign(x[i])"
     " e[i] = rsqrt(abs(x[i]) + 1.0) } }",
-    "rounding": "(x: f32[40], y: f32[40], k: i64[40]) -> (a: f32[40], b: f32[40], m: f32[40], q: i64[40]) { space i < 40"
+    "rounding": "(x: f32[40], y: f32[40], k: i64[40]) -> (a: f32[40], b: f32[40], m: f32[40], q: i64[40]) {"
+    " space i < 40"
     " stage { a[i] = floor(x[i] * 3.0) + ceil(x[i]) b[i] = round(x[i]) m[i] = mod(x[i], abs(y[i]) + 0.5)"
     " q[i] = mod(k[i] - 2, 3) * 10 + floordiv(k[i] - 3, 2) } }",
-    "functions": "(x: f32[40], y: f32[40]) -> (a: f32[40], b: f32[40], c: f32[40], d: f32[40]) { space i < 40 stage {"
+    "functions": "(x: f32[40], y: f32[40]) -> (a: f32[40], b: f32[40], c: f32[40], d: f32[40]) { space i < 40"
+    " stage {"
     " let p: f32 = abs(x[i]) + 0.1 a[i] = log(p) + log1p(p) * expm1(y[i]) b[i] = softplus(x[i]) - erf(y[i])"
     " c[i] = pow(p, y[i]) d[i] = sin(x[i]) * cos(y[i]) + fma(x[i], y[i], -x[i]) } }",
 }
@@ -106,7 +116,8 @@ def inputs_for(form: Kernel, counts: dict[str, int], seed: int = 0) -> dict[str,
         if operand.dtype.is_float:
             found[operand.name] = rng.standard_normal(shape).astype(operand.dtype.numpy)
         else:
-            found[operand.name] = rng.integers(0, 2 if operand.dtype.kind == "b" else 5, shape).astype(operand.dtype.numpy)
+            limit = 2 if operand.dtype.kind == "b" else 5
+            found[operand.name] = rng.integers(0, limit, shape).astype(operand.dtype.numpy)
     return found
 
 

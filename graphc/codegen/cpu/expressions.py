@@ -11,7 +11,7 @@ from graphc.codegen.analysis import affine_of, coefficient
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, register
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, f32, i32, i64, u8
-from graphc.kernel.expr import Affine, Apply, Cast, Const, Expr, Extent, Index, Load, Name
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name
 from graphc.kernel.primitives import COMPARISONS
 
 LONGEST = 72  # characters of an expression before a part of it gets a name
@@ -108,21 +108,33 @@ class Scope:
 
     # ---- loads
 
+    def steps(self, index: Index) -> tuple[int, int] | None:
+        """Elements that an index moves by along the rows and along the lanes; None if it is irregular."""
+        row, lane = (coefficient(index, axis) if axis else 0 for axis in (self.tile.row_axis, self.tile.vector_axis))
+        return None if row is None or lane is None else (row, lane)
+
     def offset(self, index: Index) -> str:
-        """The offset of a flat index at the first point of the tile."""
-        return self.context.affine(index) if isinstance(index, Affine) else self.value(index.expr).text
+        """A flat index at the first point of the tile."""
+        if isinstance(index, Affine):
+            return self.context.affine(index)
+        if not self.tile.axes:
+            return self.value(index.expr).text
+        first = Scope(self.context, Tile())
+        first.lets = self.lets
+        return first.value(index.expr).text
 
     def load(self, load: Load) -> Value:
         """An element, or the elements of the tile."""
         dtype, tile, (index,) = self.context.dtypes[load.operand], self.tile, load.index
-        ptr = self.context.operand(load.operand)
-        if not isinstance(index, Affine):
+        ptr, steps = self.context.operand(load.operand), self.steps(index)
+        if steps is None:
+            assert isinstance(index, Computed)
             return self._gather(ptr, self.value(index.expr), dtype)
-        row = coefficient(index, tile.row_axis) if tile.row_axis else 0
-        lane = coefficient(index, tile.vector_axis) if tile.vector_axis else 0
+        row, lane = steps
         if tile.packed and (row or lane) and not dtype.is_float:
-            return self._gather(ptr, self._index(index), dtype)
-        text = _load_text(ptr, self.context.affine(index), row or 0, lane or 0, tile)
+            at = self._index(index) if isinstance(index, Affine) else self.value(index.expr)
+            return self._gather(ptr, at, dtype)
+        text = _load_text(ptr, self.offset(index), row, lane, tile)
         packed = tile.packed and bool(row or lane)
         return Value(text, dtype, bool(row) or packed, bool(lane) or packed)
 

@@ -195,7 +195,9 @@ class Nest:
             self.dot(stage, visible, scope)
             return
         tiles = self._reduction_tiles(stage, scope.tile)
-        accumulators: Accumulators = {t: [self._start(a, visible, t) for a in stage.accumulates] for t in tiles}
+        accumulators: Accumulators = {
+            t: [self._start(a, visible, t, t != tiles[0]) for a in stage.accumulates] for t in tiles
+        }
 
         def body(tile: Tile) -> None:
             inner = scope.inner(tile)
@@ -246,7 +248,7 @@ class Nest:
                 return [self.with_axis(tile, axis.name, s) for s in self.segments(axis)] or [tile]
         return [tile]
 
-    def _start(self, accumulate: Accumulate, visible: StageScope, tile: Tile) -> list[Value]:
+    def _start(self, accumulate: Accumulate, visible: StageScope, tile: Tile, rest: bool) -> list[Value]:
         found = []
         for name, kind in zip(accumulate.names, COMBINERS[accumulate.combiner].identity, strict=True):
             dtype = visible.names[name]
@@ -256,7 +258,7 @@ class Nest:
                 zeros = start.literal in ("0", "0.0") and dtype not in (bool_, u8)
                 text = f"tile_broadcast({register(start)}, {tile.shape})"
                 text = f"tile_zeros_{dtype}({tile.shape})" if zeros else text
-            variable = self.context.names.fresh(name if not tile.count else f"{name}_rest")
+            variable = self.context.names.fresh(f"{name}_rest" if rest else name)
             self.source.line(f"{variable} = {text}")
             found.append(Value(variable, dtype, bool(tile.row_axis), tile.vector_axis is not None))
         return found
@@ -286,7 +288,10 @@ class Nest:
         bound = _bind(scope, accumulators, elements)
         bound.context.count_uses(combiner.combine)
         values = [bound.value(expr) for expr in combiner.combine]
-        values = [v if v.text.isidentifier() else scope.define("next", v) for v in values]
+        values = [
+            v if v.text.isidentifier() else scope.define(f"{a.text}_next", v)
+            for a, v in zip(accumulators, values, strict=True)
+        ]
         for accumulator, value in zip(accumulators, values, strict=True):
             self.source.line(f"{accumulator.text} = {value.text}")
 
@@ -336,10 +341,10 @@ class Nest:
 
     def _store_tile(self, store: Store, value: Value, guard: Value | None, scope: Scope) -> None:
         (index,), tile, ptr = store.index, scope.tile, self.context.operand(store.operand)
-        if not isinstance(index, Affine):
+        steps = scope.steps(index)
+        if steps is None:
             raise CompileError(f"kernel {self.kernel.name}: a computed store has no lanes; schedule it scalar")
-        factors = index.coefficients
-        lane, row = factors.get(tile.vector_axis or "", 0), factors.get(tile.row_axis or "", 0)
+        row, lane = steps
         with ExitStack() as stack:
             if guard is not None and not guard.is_tile:
                 stack.enter_context(self.source.block(f"if {guard.text}:"))
@@ -352,7 +357,7 @@ class Nest:
                 if guard is not None and lanewise:
                     chosen = f"tile_select({guard.text}, {value.literal or value.text}, {old.text})"
                     value = Value(chosen, value.dtype, value.rows or guard.rows or old.rows, True)
-            text, offset = inner.spread(value), self.context.affine(index)
+            text, offset = inner.spread(value), inner.offset(index)
             count = f", {tile.count}" if tile.count else ""
             if tile.packed:
                 self.source.line(f"tile_store_packed({ptr}, {offset}, {row}, {lane}, {tile.shape}, {text})")
