@@ -163,15 +163,14 @@ class Program:
                 known = ", ".join(sorted(self._symbols)) or "none"
                 raise InputError(f"program {self.name!r}: dims names {name!r}, which no shape has; symbols: {known}")
             if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-                raise InputError(f"program {self.name!r}: dims[{name!r}] must be an integer of at least 0, got {size!r}")
+                raise InputError(f"program {self.name!r}: dims[{name!r}] must be an integer >= 0, got {size!r}")
         return {name: operator.index(size) for name, size in dims.items()}
 
     # -- compiling -------------------------------------------------------------------------------------------
 
     def _specialise(self, capacities: dict[str, int]) -> None:
         previous = self._executable
-        self._capacities = dict(capacities)
-        image = self._load_or_build()
+        image = self._load_or_build(capacities)
         try:
             executable = self._executable_of(image)
         except (CompileError, VerifyError, KeyError) as error:
@@ -179,11 +178,11 @@ class Program:
                 raise
             message = f"the cached program {self.name!r} cannot be used ({error}); it is compiled again"
             warnings.warn(message, CacheWarning, stacklevel=4)
-            image = self._build_and_store()
+            image = self._build_and_store(capacities)
             executable = self._executable_of(image)
         if previous is not None:
             executable.steps = previous.steps  # random numbers go on, they do not start again
-        self._image, self._executable = image, executable
+        self._image, self._executable, self._capacities = image, executable, dict(capacities)
 
     def _executable_of(self, image: ProgramImage) -> Executable:
         owners = {buffer: self._variables[image.extra["variables"][buffer]] for buffer in image.plan.variables}
@@ -199,38 +198,38 @@ class Program:
         names = {variable: name for name, variable in self._variables.items()}
         return tuple(names[variable] for variable in self.declared.updated)
 
-    def _load_or_build(self) -> ProgramImage:
-        image = None if self._cache is None else self._cache.load(self._key())
+    def _load_or_build(self, capacities: Mapping[str, int]) -> ProgramImage:
+        image = None if self._cache is None else self._cache.load(self._key(capacities))
         self.from_cache = image is not None
-        return image or self._build_and_store()
+        return self._build_and_store(capacities) if image is None else image
 
-    def _build_and_store(self) -> ProgramImage:
+    def _build_and_store(self, capacities: Mapping[str, int]) -> ProgramImage:
         self.from_cache = False
-        image = self._image_of(self._build())
+        image = self._image_of(self._build(capacities))
         if self._cache is not None:
-            self._cache.store(self._key(), image)
+            self._cache.store(self._key(capacities), image)
         return image
 
-    def _key(self) -> str:
+    def _key(self, capacities: Mapping[str, int]) -> str:
         from graphc.codegen.host import host_key
 
         parts = {
             "graph": print_graph(self.declared.graph, origins=False),
             "variables": list(self._variables),
             "updated": self._updated,
-            "capacities": sorted(self._capacities.items()),
+            "capacities": sorted(capacities.items()),
             "host": host_key(),
             "compiler": compiler_fingerprint(),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _build(self) -> Build:
+    def _build(self, capacities: Mapping[str, int]) -> Build:
         from graphc.codegen.build import build
         from graphc.codegen.memory import Signature
 
         rng = "rng" if self.declared.uses_rng else None
         signature = Signature(frozenset(self._variables), self._updated, rng)
-        return build(self.declared.graph, signature, dict(self._capacities))
+        return build(self.declared.graph, signature, dict(capacities))
 
     def _image_of(self, built: Build) -> ProgramImage:
         kernels = {

@@ -67,7 +67,9 @@ def as_dim(value: int | str | Poly) -> Dim:
     if isinstance(value, Poly):
         return value
     if isinstance(value, str):
-        return parse_dim(value)
+        value = parse_dim(value)
+        if isinstance(value, Poly):
+            return value
     try:
         size = value.__index__()
     except AttributeError:
@@ -81,7 +83,7 @@ def parse_dim(text: str) -> Dim:
     """Read what `str(dim)` prints: sums of products of integers and symbols."""
     compact = text.replace(" ", "")
     terms = re.findall(r"[+-]?[^+-]+", compact)
-    if not compact or "".join(terms) != compact:
+    if not compact or "".join(terms) != compact or re.search(r"\w\s+\w", text):
         raise ShapeError(f"{text!r} is not a dimension")
     total: Dim = 0
     for term in terms:

@@ -94,6 +94,8 @@ def _infer_one_hot(types: Sequence[TensorType], attributes: Attributes) -> tuple
     if types[0].dtype not in INTEGERS:
         raise DTypeError(f"indices have dtype {types[0].dtype}; they must be integers: cast them to int32 or int64")
     depth: Dim = attributes["depth"]
+    if isinstance(depth, int) and depth < 0:
+        raise ShapeError(f"the depth is {depth}; it cannot be negative")
     return (TensorType(attributes["dtype"], (*types[0].shape, depth)),)
 
 

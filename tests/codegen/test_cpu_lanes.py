@@ -50,7 +50,8 @@ def test_casts(build: Callable[..., Any], source: str) -> None:
     stores = " ".join(f"y_{t}[n] = {t}(x[n])" for t in targets)
     text = f"kernel casts(x: {source}[37]) -> ({outputs}) {{ space n < 37 stage {{ {stores} }} }}"
     for schedule in (None, Schedule("scalar")):
-        build(text, schedule).check({"x": values(source, 37) * (3 if source in ("f32", "f64") else 1)})
+        x = values(source, 37)
+        build(text, schedule).check({"x": x * 3 if source in ("f32", "f64") else x})
 
 
 @pytest.mark.parametrize("combiner", ["sum", "max", "min"])
