@@ -19,7 +19,7 @@ import graphc
 from graphc.errors import GraphcError, InputError
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-WORKLOADS = ("mlp", "mlp_small", "peak")
+WORKLOADS = ("mlp", "mlp_small", "contraction", "peak")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +96,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench)
     parser.add_argument("workload", choices=WORKLOADS, help="mlp: 784-512-512-10, batch 128; mlp_small: 64-64-10, "
-                        "batch 32; peak: fused multiply-adds and memory bandwidth of this machine")
+                        "batch 32; contraction: the kernels of one dense layer; peak: fused multiply-adds and memory "
+                        "bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
     _add_machine(parser, threads=1)
     _add_json(parser)
@@ -220,6 +221,10 @@ def _bench(arguments: argparse.Namespace) -> int:
         from graphc.inspect.peak import measure_peak
 
         result = measure_peak(arguments.threads, arguments.seconds)
+    elif arguments.workload == "contraction":
+        from graphc.inspect.contraction import measure_contractions
+
+        result = measure_contractions(arguments.seconds, arguments.seed)
     else:
         from graphc.inspect.bench import run
 

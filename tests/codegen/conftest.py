@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,12 @@ def build(kernel: Kernel | str, schedule: Schedule | None = None, *, verified: b
         verify(form)
     chosen = schedule or choose(form, host())
     source = emit(form, chosen, host())
-    code = compile_source(source, form.name)
+    return CompiledKernel(form, chosen, source, *_linked(source, form.name))
+
+
+def _linked(source: str, name: str) -> tuple[Callable[..., None], Any]:
+    """The entry point of kernel source, and the engine that keeps its code alive."""
+    code = compile_source(source, name)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
@@ -96,9 +101,22 @@ def build(kernel: Kernel | str, schedule: Schedule | None = None, *, verified: b
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_bytes))
     engine.finalize_object()
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    return CompiledKernel(form, chosen, source, signature(engine.get_function_address(code.symbol)), engine)
+    return signature(engine.get_function_address(code.symbol)), engine
 
 
 @pytest.fixture(scope="session", name="build")
 def _build() -> Callable[..., CompiledKernel]:
     return build
+
+
+@pytest.fixture(name="link")
+def _link() -> Iterator[Callable[[str, str], Callable[..., None]]]:
+    """Kernel source and its name to an entry point that lives as long as the test."""
+    engines = []
+
+    def link(source: str, name: str) -> Callable[..., None]:
+        entry, engine = _linked(source, name)
+        engines.append(engine)
+        return entry
+
+    yield link

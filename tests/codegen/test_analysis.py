@@ -52,7 +52,8 @@ def test_collapse_keeps_random_counters() -> None:
 def test_collapse_stops_at_broadcasts_and_other_uses() -> None:
     for value in ("x[n, c] + b[c]", "x[n, c] * f32(c)", "x[c, n]"):
         shape = "6,4" if value == "x[c, n]" else "4,6"
-        form = kernel(f"(x: f32[{shape}], b: f32[6]) -> (y: f32[4,6]) {{ space n < 4, c < 6 stage {{ y[n, c] = {value} }} }}")
+        space = f"{{ space n < 4, c < 6 stage {{ y[n, c] = {value} }} }}"
+        form = kernel(f"(x: f32[{shape}], b: f32[6]) -> (y: f32[4,6]) {space}")
         assert [a.name for a in collapse(flatten(form)).space] == ["n", "c"]
 
 

@@ -54,7 +54,10 @@ def test_short_columns_get_tall_tiles() -> None:
 
 
 def test_dense_maps_are_one_loop() -> None:
-    text = "(x: f32[N,8,16]) -> (y: f32[N,8,16]) where N <= 64 { space n < N, i < 8, j < 16 stage { y[n, i, j] = exp(x[n, i, j]) } }"
+    text = (
+        "(x: f32[N,8,16]) -> (y: f32[N,8,16]) where N <= 64 { space n < N, i < 8, j < 16 stage {"
+        " y[n, i, j] = exp(x[n, i, j]) } }"
+    )
     kernel = schedulable(parse_kernel(f"kernel k {text}"))
     assert [(a.name, str(a.extent)) for a in kernel.space] == [("j", "128*N")]
     found = schedule(text)
@@ -62,7 +65,10 @@ def test_dense_maps_are_one_loop() -> None:
 
 
 def test_long_rows_have_lanes_along_them_and_short_ones_across() -> None:
-    text = "(x: f32[N,{c}]) -> (y: f32[N]) where N <= 128 {{ space n < N stage {{ reduce c < {c} s: f32 = sum(exp(x[n, c])) y[n] = s }} }}"
+    text = (
+        "(x: f32[N,{c}]) -> (y: f32[N]) where N <= 128 {{ space n < N stage {{ reduce c < {c}"
+        " s: f32 = sum(exp(x[n, c])) y[n] = s }} }}"
+    )
     assert schedule(text.format(c=1000)).vector_axis == "c"
     assert schedule(text.format(c=4)).vector_axis == "n"
 
@@ -73,10 +79,10 @@ def test_long_rows_have_lanes_along_them_and_short_ones_across() -> None:
         (product("W[k, o]"), "n"),
         (product("W[k, o]", rows=4), "o"),
         (product("W[k, o]", rows=4, reduced=8, columns=8), None),  # too little work
-        ("(x: f32[N,64]) -> (s: f32[64] init 0) where N <= 4096 { space sequential n < N, c < 64 stage { s[c] += x[n, c] } }",
-         None),  # an initial value that no thread owns rows of
-        ("(x: f32[N,64]) -> (y: f32[N,64] init 0) where N <= 4096 { space n < N, c < 64 stage {"
-         " y[n, c] = sqrt(x[n, c]) if x[n, c] > 0.0 } }", "n"),
+        ("(x: f32[N,64]) -> (s: f32[64] init 0) where N <= 4096 { space sequential n < N, c < 64 stage {"
+         " s[c] += x[n, c] } }", None),  # an initial value that no thread owns rows of
+        ("(x: f32[N,64], b: f32[64]) -> (y: f32[N,64] init 0) where N <= 4096 { space n < N, c < 64 stage {"
+         " y[n, c] = b[c] if x[n, c] > 0.0 } }", "n"),
         ("(x: f32[N,64]) -> (y: f32[N,64], s: f32[64] init 0) where N <= 4096 { space n < N, c < 64 stage {"
          " y[n, c] = x[n, c] s[c] += x[n, c] through 8 partials } }", None),
         ("(x: f32[9000]) -> (s: f32[]) { stage { reduce i < 9000 a: f32 = sum(x[i] * x[i]) s[] = a } }", None),

@@ -27,7 +27,8 @@ def product_kernel(layout: str, rows: int, reduced: int, columns: int, epilogue:
     shapes, expression = (text.format(k=reduced, o=columns) for text in LAYOUTS[layout])
     return (
         f"kernel product({shapes}, b: f32[{columns}]) -> (y: f32[N,{columns}]) where N <= {rows} {{"
-        f" space n < N, o < {columns} stage {{ reduce k < {reduced} acc: f32 = sum({expression}) y[n, o] = {epilogue} }} }}"
+        f" space n < N, o < {columns} stage {{ reduce k < {reduced} acc: f32 = sum({expression})"
+        f" y[n, o] = {epilogue} }} }}"
     )
 
 
@@ -63,8 +64,8 @@ def test_weight_gradient_with_update(build: Callable[..., Any], outputs: int, in
     """The epilogue reads and writes two operands: no point may be computed twice."""
     shape = f"{outputs},{inputs}"
     kernel = build(
-        f"kernel update(g: f32[N,{outputs}], x: f32[N,{inputs}], inout V: f32[{shape}], inout W: f32[{shape}], lr: f32[])"
-        f" -> () where N <= 40 {{ space o < {outputs}, k < {inputs} stage {{ reduce n < N"
+        f"kernel update(g: f32[N,{outputs}], x: f32[N,{inputs}], inout V: f32[{shape}], inout W: f32[{shape}],"
+        f" lr: f32[]) -> () where N <= 40 {{ space o < {outputs}, k < {inputs} stage {{ reduce n < N"
         " acc: f32 = sum(g[n, o] * x[n, k]) let v: f32 = 0.9 * V[o, k] + acc"
         " V[o, k] = v W[o, k] = W[o, k] - lr[] * v } }"
     )
@@ -98,7 +99,8 @@ def test_factors_that_are_expressions(build: Callable[..., Any]) -> None:
     """A gradient masked by a ReLU, and data scaled from bytes, inlined into the product."""
     kernel = build(
         "kernel masked(g: f32[N,20], h: f32[N,20], u: u8[N,50]) -> (W: f32[20,50]) where N <= 9 { space o < 20, k < 50"
-        " stage { reduce n < N acc: f32 = sum(where(h[n, o] > 0.0, g[n, o], 0.0) * (f32(u[n, k]) * 0.5)) W[o, k] = acc } }"
+        " stage { reduce n < N acc: f32 = sum(where(h[n, o] > 0.0, g[n, o], 0.0) * (f32(u[n, k]) * 0.5))"
+        " W[o, k] = acc } }"
     )
     assert kernel.schedule.kind == "outer"
     rng = np.random.default_rng(1)

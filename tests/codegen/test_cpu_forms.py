@@ -20,6 +20,7 @@ FORMS = {
     " stage { z[n, c] = max(x[n, c] + b[c], 0.5) - m[n] } }",
     "transpose": "(x: f32[17,35]) -> (z: f32[35,17]) { space i < 35, j < 17 stage { z[i, j] = x[j, i] } }",
     "reverse": "(x: f32[50]) -> (z: f32[50]) { space i < 50 stage { z[i] = 2.0 * x[49-i] } }",
+    "reverse_count": "(x: f32[N]) -> (z: f32[N]) where N <= 64 { space i < N stage { z[i] = 2.0 * x[N-1-i] } }",
     "two_outputs": "(x: f32[N], inout v: f32[N]) -> (y: f32[N]) where N <= 70 { space i < N stage {"
     " let u: f32 = 0.9 * v[i] + x[i] v[i] = u y[i] = v[i] - u } }",
     "old_values": "(inout a: f32[40], inout b: f32[40]) -> () { space i < 40 stage { a[i] = b[i] b[i] = a[i] } }",

@@ -14,7 +14,8 @@ from graphc.kernel.form import Kernel
 from graphc.kernel.parser import parse_kernel
 
 BIAS_GRADIENT = (
-    "kernel back(x: f32[{n},77], h: f32[{n},77]) -> (y: f32[{n},77], db: f32[77] init 0, top: f32[77] init 3) {where} {{"
+    "kernel back(x: f32[{n},77], h: f32[{n},77]) -> (y: f32[{n},77], db: f32[77] init 0, top: f32[77] init 3)"
+    " {where} {{"
     " space n < {n}, o < 77 stage {{ let d: f32 = where(h[n, o] > 0.0, x[n, o], 0.0) y[n, o] = d"
     " db[o] += d through 4 partials top[o] max= d through 4 partials }} }}"
 )

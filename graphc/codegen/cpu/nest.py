@@ -108,15 +108,16 @@ class Nest:
         """The tiles that cover an axis."""
         lanes = 1 if axis.name in self.element_axes else self.lanes
         in_space = axis.name in {a.name for a in self.kernel.space}
-        garbage = in_space and is_runtime(axis) and not self._computed_on(axis.name)
+        garbage = in_space and is_runtime(axis) and not self._counted_on(axis.name)
         twice = in_space and self.idempotent and bool(self.element_axes)
         return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage), self.context)
 
-    def _computed_on(self, axis: str) -> bool:
-        """True if a computed index depends on the axis: a garbage point could then lie outside its operand."""
+    def _counted_on(self, axis: str) -> bool:
+        """True if an index of the axis is right up to the runtime count only: computed ones, and such as `N-1-n`."""
         indices = [load.index[0] for load in kernel_loads(self.kernel)]
         indices += [s.index[0] for stage in self.kernel.stages for s in stage.stores]
-        return any(isinstance(i, Computed) and index_depends(i, (axis,)) for i in indices)
+        moving = [i for i in indices if index_depends(i, (axis,))]
+        return any(isinstance(i, Computed) or not isinstance(i.const, int) for i in moving)
 
     def with_axis(self, tile: Tile, axis: str, segment: Segment) -> Tile:
         """The tile with one more axis in it."""
