@@ -99,7 +99,7 @@ def is_view(node: Node) -> bool:
 
 
 def _runtime_extents_lead(shape: tuple[Dim, ...]) -> bool:
-    """Row-major data with capacity strides is contiguous for any runtime count if only its first real axis has symbols."""
+    """Row-major data of capacity strides is contiguous for any count if only its first real axis has symbols."""
     real = [d for d in shape if d != 1]
     return all(isinstance(d, int) for d in real[1:])
 
@@ -124,7 +124,8 @@ def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> li
 def _form(node: Node) -> Kernel:
     if node.op.lower is None:
         types = [v.type for v in node.inputs]
-        raise CompileError(explain(node.op.name, types, "this op has no kernel form; a pass must replace it", node.origin))
+        reason = "this op has no kernel form; a pass must replace it"
+        raise CompileError(explain(node.op.name, types, reason, node.origin))
     kernel: Kernel = node.op.lower(node)
     return kernel
 
@@ -197,7 +198,7 @@ def label_sources(kernel: Kernel) -> list[tuple[str, Computed]]:
 
 
 def clamp_indices(kernel: Kernel, checked: frozenset[str]) -> Kernel:
-    """Clamp computed indices into their declared bounds, except elements of `checked` operands (checked at the call)."""
+    """Clamp computed indices into their bounds, except elements of `checked` operands (checked at the call)."""
 
     def clamped(index: Computed) -> Computed:
         if _label_operand(index.expr) in checked or not _may_leave_bounds(index.expr):

@@ -275,7 +275,7 @@ class Planner:
 
 
 def _touches_own_point_only(kernel: Kernel, new: str, old: set[str]) -> bool:
-    """True if `kernel` reads the values `old` (one memory) only at the index, and in the stage, where it stores `new`."""
+    """True if `kernel` reads the values `old` (one memory) only at the point, and in the stage, that stores `new`."""
     place = [(stage, store) for stage in kernel.stages for store in stage.stores if store.operand == new]
     if len(place) != 1 or place[0][1].mode != "=" or kernel.operand(new).init is not None:
         return False
