@@ -22,8 +22,8 @@ import numpy as np
 from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
-from graphc.errors import CacheWarning, CompileError, GraphcWarning, InputError, VerifyError
-from graphc.ir.dims import symbols
+from graphc.errors import CacheWarning, CompileError, GraphcWarning, InputError
+from graphc.ir.dims import evaluate, symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.kernel.plan import Plan
@@ -169,11 +169,14 @@ class Program:
     # -- compiling -------------------------------------------------------------------------------------------
 
     def _specialise(self, capacities: dict[str, int]) -> None:
+        for leaf in self.declared.inputs:
+            if any(evaluate(dim, capacities) < 0 for dim in leaf.shape):
+                raise InputError(f"program {self.name!r}: a size of input {leaf!r} is negative with {capacities}")
         previous = self._executable
         image = self._load_or_build(capacities)
         try:
             executable = self._executable_of(image)
-        except (CompileError, VerifyError, KeyError) as error:
+        except Exception as error:  # whatever a foreign entry with a right digest may hold
             if not self.from_cache:
                 raise
             message = f"the cached program {self.name!r} cannot be used ({error}); it is compiled again"

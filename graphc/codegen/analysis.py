@@ -19,10 +19,10 @@ from graphc.kernel.expr import (
     Computed,
     Const,
     Expr,
-    Extent,
     Index,
     Load,
     Name,
+    affine_of,
     as_expr,
     loads,
     replace_axes,
@@ -97,32 +97,6 @@ def _flat_index(index: tuple[Index, ...], steps: tuple[int, ...], size: int) -> 
         return affine
     whole = computed if affine == Affine() else Apply("add", (computed, as_expr(affine)))
     return Computed(whole, 0, size)
-
-
-def affine_of(expr: Expr) -> Affine | None:
-    """An i64 expression as an affine function of the axes, or None if it is none."""
-    if isinstance(expr, AxisIndex):
-        return Affine.axis(expr.axis)
-    if isinstance(expr, Extent):
-        return Affine((), expr.dim)
-    if isinstance(expr, Const) and expr.dtype == i64:
-        return Affine((), int(expr.value))
-    if isinstance(expr, Cast) and expr.dtype == i64:
-        return affine_of(expr.arg)
-    if not isinstance(expr, Apply) or expr.primitive not in ("add", "sub", "mul", "neg"):
-        return None
-    parts = [affine_of(a) for a in expr.args]
-    if any(p is None for p in parts):
-        return None
-    known = [p for p in parts if p is not None]
-    if expr.primitive == "neg":
-        return known[0].scale(-1)
-    if expr.primitive != "mul":
-        return known[0] + (known[1] if expr.primitive == "add" else known[1].scale(-1))
-    for factor, other in (known, reversed(known)):
-        if not factor.terms and isinstance(factor.const, int):
-            return other.scale(factor.const)
-    return None
 
 
 def index_depends(index: Index, axes: Iterable[str]) -> bool:

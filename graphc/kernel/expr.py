@@ -314,6 +314,8 @@ def affine_of(expr: Expr) -> Affine | None:
         return Affine((), expr.dim)
     if isinstance(expr, Const) and expr.dtype == i64:
         return Affine((), int(expr.value))
+    if isinstance(expr, Cast) and expr.dtype == i64:
+        return affine_of(expr.arg)
     if not isinstance(expr, Apply) or expr.primitive not in ("add", "sub", "mul", "neg"):
         return None
     parts = [part for part in map(affine_of, expr.args) if part is not None]

@@ -81,6 +81,3 @@ def _constants(text: str) -> str:
     code = text.rsplit('"""', 1)[-1]
     words = set(code.replace("(", " ").replace(")", " ").replace(",", " ").replace("-", " ").split())
     return "".join(f'{name} = float("{name}")\n' for name in ("inf", "nan") if name in words)
-
-
-__all__ = ["emit", "schedulable"]

@@ -7,11 +7,11 @@ of one vector, which the vocabulary's operators broadcast. So the same expressio
 
 from __future__ import annotations
 
-from graphc.codegen.analysis import affine_of, coefficient
+from graphc.codegen.analysis import coefficient
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, register
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, f32, i32, i64, u8
-from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name, affine_of
 from graphc.kernel.primitives import COMPARISONS
 
 LONGEST = 72  # characters of an expression before a part of it gets a name

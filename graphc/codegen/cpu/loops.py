@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from graphc.codegen.analysis import capacity, is_runtime
+from graphc.codegen.analysis import capacity
 from graphc.codegen.cpu.values import Context
 from graphc.ir.dims import Dim, Poly
 from graphc.kernel.form import Axis, Bound, Table
@@ -171,6 +171,3 @@ def _tiles(segment: Segment) -> str:
     if segment.stop.endswith(f" // {segment.step} * {segment.step}"):
         return segment.stop.rsplit(" * ", 1)[0]
     return f"({segment.stop} + {segment.step - 1}) // {segment.step}"
-
-
-__all__ = ["Freedom", "Segment", "bounds", "is_runtime", "plain_loop", "segments", "share", "tiled_loop"]
