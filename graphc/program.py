@@ -177,7 +177,7 @@ class Program:
         try:
             executable = self._executable_of(image)
         except Exception as error:  # whatever a foreign entry with a right digest may hold
-            if not self.from_cache:
+            if not self.from_cache or isinstance(error, InputError):
                 raise
             message = f"the cached program {self.name!r} cannot be used ({error}); it is compiled again"
             warnings.warn(message, CacheWarning, stacklevel=4)
