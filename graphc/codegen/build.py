@@ -11,9 +11,10 @@ from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
 from graphc.codegen.host import Host, host
 from graphc.codegen.lower import Names, lower_graph
-from graphc.codegen.machine import compile_source
+from graphc.codegen.machine import MachineCode, compile_source
 from graphc.codegen.memory import Signature, plan_program
 from graphc.ir.graph import Graph
+from graphc.kernel.compose import anonymous
 from graphc.kernel.form import Kernel
 from graphc.kernel.plan import Call, Plan
 from graphc.kernel.schedule import Schedule
@@ -75,9 +76,10 @@ def build(
     planned = plan_program(final, lowered, names, signature, capacities)
     machine = host()
     compiled: dict[str, CompiledKernel] = {}
+    codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
     for form in planned.kernels:
         schedule = (schedules or {}).get(form.name)
-        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check)
+        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
     plan = _with_symbols(planned.plan, {name: kernel.symbol for name, kernel in compiled.items()})
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
@@ -87,14 +89,26 @@ def build(
 
 
 def compile_kernel(
-    form: Kernel, machine: Host, *, schedule: Schedule | None = None, check: bool = False
+    form: Kernel,
+    machine: Host,
+    *,
+    schedule: Schedule | None = None,
+    check: bool = False,
+    codes: dict[tuple[str, str], MachineCode] | None = None,
 ) -> CompiledKernel:
-    """Choose a schedule unless one is given, emit the source and compile it."""
+    """Choose a schedule unless one is given, emit the source and compile it.
+
+    `codes` remembers machine code by the form without its names and by the schedule, to use it again.
+    """
     if check:
         verify(form)
     chosen = schedule or choose(form, machine)
     source = emit(form, chosen, machine)
-    code = compile_source(source, form.name)
+    known = {} if codes is None else codes
+    key = (print_kernel(anonymous(form)), str(chosen))
+    if key not in known:
+        known[key] = compile_source(source, form.name)
+    code = known[key]
     return CompiledKernel(form, chosen, source, code.symbol, code.object_bytes)
 
 

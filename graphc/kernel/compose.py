@@ -133,6 +133,16 @@ def separate_names(kernel: Kernel) -> Kernel:
     return replace(renamed, stages=tuple(_rename_values(stage, new) for stage in renamed.stages))
 
 
+def anonymous(kernel: Kernel) -> Kernel:
+    """The kernel with operands, lets and accumulators named by position: equal kernels become equal."""
+    operands = {o.name: f"operand{i}" for i, o in enumerate(kernel.operands)}
+    values = [let.name for s in kernel.stages for let in (*s.lets, *s.results)]
+    values += [name for s in kernel.stages for a in s.accumulates for name in a.names]
+    new = {name: f"value{i}" for i, name in enumerate(dict.fromkeys(values))}
+    renamed = rename_operands(replace(kernel, name="kernel", origins=()), operands)
+    return replace(renamed, stages=tuple(_rename_values(stage, new) for stage in renamed.stages))
+
+
 def _rename_values(stage: Stage, new: Mapping[str, str]) -> Stage:
     def change(expr: Expr) -> Expr:
         return transform(expr, lambda e: Name(new[e.id]) if isinstance(e, Name) and e.id in new else None)

@@ -139,3 +139,20 @@ def test_names_are_unique_identifiers() -> None:
     assert names.unique("0.weight") == "v0_weight_2"
     assert names.unique("") == "value"
     assert names.kernel("0.weight") == "v0_weight"
+
+
+def test_kernels_that_differ_in_names_only_share_machine_code() -> None:
+    x = gc.input("x", ("N", 16))
+    y: Any = x
+    for k in range(4):
+        y = gc.tanh(y @ gc.param(f"W{k}", (16, 16)) + gc.param(f"b{k}", (16,), init=gc.init.normal()))
+    program = gc.compile([x], [y], dims={"N": 4}, cache=False)
+    kernels = list(program.kernels.values())
+    assert len(kernels) == 4 and len({k.symbol for k in kernels}) == 1
+    assert len({k.source for k in kernels}) == 4 and "W2" in kernels[2].source
+    h = np.random.default_rng(0).standard_normal((4, 16))
+    expected = h
+    for k in range(4):
+        values = program.declared.named_variables
+        expected = np.tanh(expected @ values[f"W{k}"].value + values[f"b{k}"].value)
+    np.testing.assert_allclose(program(h)[0], expected, rtol=1e-5, atol=1e-6)
