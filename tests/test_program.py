@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import numpy as np
@@ -253,3 +254,24 @@ def test_a_program_is_one_object_with_a_useful_repr() -> None:
     assert isinstance(program, Program) and "double" in repr(program) and "not compiled" in repr(program)
     with pytest.raises(CompileError, match="not compiled yet"):
         _ = program.kernels
+
+
+def test_programs_that_share_a_variable_take_turns_between_threads() -> None:
+    W = gc.param("W", (64, 64), init=0.0)
+    programs = [gc.compile([], [], updates={W: W.T + float(k)}) for k in (1, 2)]
+    errors: list[BaseException] = []
+
+    def work(program: Program) -> None:
+        try:
+            for _ in range(200):
+                program()
+        except BaseException as error:  # pragma: no cover - only on failure
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(program,)) for program in programs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    np.testing.assert_array_equal(W.value, np.full((64, 64), 600.0))

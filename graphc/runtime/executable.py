@@ -28,6 +28,7 @@ from graphc.runtime.state import Variable, check_variable
 from graphc.runtime.table import Copy, Table, build
 
 _MAX_BINDINGS = 256
+_ONE_STEP_AT_A_TIME = threading.Lock()  # one lock, not one a variable: taking many is not safe against Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Executable:
     """Runs `plan` with the machine code `objects` (kernel symbol -> object file).
 
     `variables` maps the names in `plan.variables` to their owners, whose `array` must stay the same memory;
-    `constants` maps the names in `plan.constants` to arrays. Results are read after the updates. Calls from several
-    Python threads take turns; two executables that share variables must not run at the same time.
+    `constants` maps the names in `plan.constants` to arrays. Results are read after the updates. Steps called from
+    several Python threads take turns, whatever the executable: executables may share variables.
     `threads` is how many threads may walk the table; so far one does, whatever the number.
 
     Raises VerifyError for a plan that contradicts itself, StateError for variables that do not fit,
@@ -56,7 +57,7 @@ class Executable:
         if not 0 <= seed < 2**63:
             raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
         self.plan, self.threads = plan, threads
-        self.lock = threading.Lock()
+        self.lock = _ONE_STEP_AT_A_TIME
         self.control = control_block()
         self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
