@@ -9,7 +9,7 @@ from graphc.dsl.declare import Operand
 from graphc.dsl.functions import integer_indices, log_softmax
 from graphc.dsl.origin import here
 from graphc.dsl.symbol import Symbol, elementwise, unwrap
-from graphc.errors import AttributeValueError, NumericalWarning, ShapeError
+from graphc.errors import AttributeValueError, DTypeError, NumericalWarning, ShapeError
 from graphc.ir.builder import explain
 from graphc.ir.graph import Value
 
@@ -33,6 +33,10 @@ def cross_entropy(logits: Operand, labels: Operand, reduction: str = "mean") -> 
     if _is_softmax(scores):
         _warn_softmax(scores)
     if targets.type.dtype.is_float:
+        if targets.type.rank < scores.type.rank:
+            reason = ("labels need an integer dtype: gc.input(..., dtype='int32') or .astype('int32'); "
+                      "float targets are probabilities of the shape of the logits")
+            raise DTypeError(explain("cross_entropy", [scores.type, targets.type], reason, here()))
         return _reduced(_with_probabilities(scores, targets), reduction)
     targets = integer_indices("cross_entropy", targets)
     expected = (scores.type.shape[0], *scores.type.shape[2:])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from graphc.dsl import declare
 from graphc.dsl.declare import Operand
 from graphc.dsl.symbol import Symbol, unwrap
-from graphc.errors import ShapeError
+from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.dims import Dim, Poly, as_dim
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, as_dtype, i64
@@ -40,6 +40,8 @@ def bernoulli(p: Operand, shape: Sequence[int | str | Poly] | None = None) -> Sy
         if not isinstance(probability, Value):
             raise ShapeError("gc.random.bernoulli: a constant probability needs a shape: bernoulli(0.5, (3, 4))")
         shape = probability.type.shape
+    if isinstance(p, (int, float)) and not 0 <= p <= 1:
+        raise AttributeValueError(f"gc.random.bernoulli: a probability lies in 0 ... 1, got {p}")
     if isinstance(probability, Value):
         probability = declare.apply("stop_gradient", probability)
         if probability.type.dtype.name == "f64":

@@ -16,7 +16,7 @@ from graphc.dsl.collect import collect
 from graphc.dsl.origin import here
 from graphc.dsl.random import RNG
 from graphc.dsl.symbol import Symbol
-from graphc.dsl.variables import Input, Variable
+from graphc.dsl.variables import Input, Leaf, Variable
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value, reached_from, topological
@@ -131,7 +131,9 @@ def _unreached(loss: Value, source: Value, nodes: Sequence[Node]) -> str:
 
 
 def _names(values: Sequence[Value]) -> str:
-    return ", ".join(v.name or f"the {v.type}{_place(v)}" for v in values)
+    """Names as the user knows them: a variable's path in its module, which its owner has, comes first."""
+    owners = [getattr(v.owner, "name", "") if isinstance(v, Leaf) else "" for v in values]
+    return ", ".join(o or v.name or f"the {v.type}{_place(v)}" for o, v in zip(owners, values, strict=True))
 
 
 def _place(item: Node | Value) -> str:

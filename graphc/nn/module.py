@@ -138,7 +138,7 @@ class Module:
         """
         own = dict(self.named_variables())
         missing = [path for path in own if path not in arrays]
-        unexpected = [path for path in arrays if path not in own]
+        unexpected = [str(path) for path in arrays if path not in own]
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")

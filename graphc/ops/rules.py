@@ -26,7 +26,7 @@ def expect_dtype(type_: TensorType, allowed: Sequence[DType], what: str = "the o
     """Raise DTypeError unless the dtype is one of `allowed`."""
     if type_.dtype not in allowed:
         names = ", ".join(map(str, allowed))
-        raise DTypeError(f"{what} has dtype {type_.dtype}, which is not one of {names}; convert it with cast first")
+        raise DTypeError(f"{what} has dtype {type_.dtype}, not one of {names}; convert it with .astype(...) first")
 
 
 def expect_equal(types: Sequence[TensorType]) -> TensorType:

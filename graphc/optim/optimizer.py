@@ -65,7 +65,7 @@ class Optimizer:
 
 
 def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
+    if isinstance(value, str) or not 0 <= value < float("inf"):
         raise AttributeValueError(f"{name} must be a finite number of at least 0, got {value}")
     return float(value)
 

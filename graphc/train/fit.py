@@ -32,6 +32,16 @@ class Loop:
     first_epoch: int  # of the order: a second fit goes on with other permutations
 
 
+def _check_options(epochs: Any, seed: Any, callbacks: Sequence[Any]) -> None:
+    if not hasattr(epochs, "__index__") or epochs < 0:
+        raise InputError(f"epochs must be a whole number of at least 0, got {epochs!r}")
+    if seed is not None and not hasattr(seed, "__index__"):
+        raise InputError(f"seed must be a whole number or None, got {seed!r}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise InputError(f"callbacks must be objects of graphc.train.callbacks.Callback, got {callback!r}")
+
+
 def fit(
     trainer: Trainer,
     x: Any,
@@ -49,8 +59,7 @@ def fit(
     """See `Module.fit`."""
     if trainer.optimizer is None:
         raise StateError("the model has no optimizer; call .compile(loss=..., optimizer=...) first")
-    if epochs < 0:
-        raise InputError(f"epochs must be at least 0, got {epochs}")
+    _check_options(epochs, seed, callbacks)
     rows, validation = _split(Rows.of(x, y, "fit"), validation_data, validation_split)
     program, capacity = trainer.program_for("train", rows, batch_size)
     for part in (rows, validation):

@@ -70,7 +70,10 @@ class Rows:
 
 def _arrays(value: Any, name: str, user: str) -> tuple[Array, ...]:
     values: Sequence[Any] = value if isinstance(value, tuple) else (value,)
-    arrays = tuple(np.asarray(v) for v in values)
+    try:
+        arrays = tuple(np.asarray(v) for v in values)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{user}: {name} is no rectangular array: {error}") from None
     for array in arrays:
         if array.ndim == 0 or array.dtype.kind not in "fiub":
             raise InputError(

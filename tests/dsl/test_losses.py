@@ -73,3 +73,8 @@ def test_bad_arguments() -> None:
         with pytest.raises(error, match=words) as caught:
             use()
         assert error is AttributeValueError or "test_losses.py" in str(caught.value)
+
+
+def test_float_labels_are_told_to_be_integers() -> None:
+    with pytest.raises(DTypeError, match="integer dtype"):
+        gc.cross_entropy(gc.input("z", ("N", 3)), gc.input("t", ("N",)))

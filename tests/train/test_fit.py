@@ -9,7 +9,15 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.errors import AttributeValueError, InputError, NumericalWarning, ShapeError, StateError
+from graphc.errors import (
+    AttributeValueError,
+    DTypeError,
+    GradientError,
+    InputError,
+    NumericalWarning,
+    ShapeError,
+    StateError,
+)
 from graphc.train.callbacks import LambdaCallback
 
 RNG = np.random.default_rng(0)
@@ -277,7 +285,7 @@ def test_labels_out_of_range_are_found_before_the_first_update() -> None:
         (lambda m: m.fit(X, Y, validation_data=(X[:, :5], Y)), InputError, ["differ in shape", "[100, 5]"]),
         (lambda m: m.fit(X, Y, verbose="loud"), AttributeValueError, ["'loud'"]),
         (lambda m: m.fit(X[:, :5], Y), ShapeError, ["matmul", "in module 0"]),
-        (lambda m: m.fit(X, Y.astype(np.float32)), ShapeError, ["cross_entropy"]),
+        (lambda m: m.fit(X, Y.astype(np.float32)), DTypeError, ["cross_entropy", "int32"]),
         (lambda m: m.program("train"), InputError, ["shapes are not known"]),
         (lambda m: m.program("test"), AttributeValueError, ["'test'", "train, evaluate, predict"]),
         (lambda m: m.compile("hinge"), AttributeValueError, ["'hinge'", "cross_entropy"]),
@@ -358,3 +366,37 @@ def test_summary(capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if line.startswith("3 ")] == [["3", "Linear", "[N,3]", "27"]]
     assert "parameters: 83   state: 0   bytes: 332" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": -1}, "at least 0"),
+        ({"seed": "x"}, "seed must be a whole number"),
+        ({"callbacks": [3]}, "callbacks must be objects"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        classifier().fit(X, Y, verbose=0, **options)
+
+
+def test_rows_of_different_lengths_are_no_data() -> None:
+    with pytest.raises(InputError, match="no rectangular array"):
+        classifier().fit([[1.0, 2.0], [3.0]], [0, 1], verbose=0)
+
+
+def test_a_parameter_that_the_model_never_uses_is_named_by_its_path() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    model = Idle()
+    model.compile("cross_entropy", optim.SGD(0.1))
+    with pytest.raises(GradientError, match="idle.weight"):
+        model.fit(X, Y, verbose=0)
