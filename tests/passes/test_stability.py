@@ -132,6 +132,13 @@ CASES = [
         HUGE_ROWS,
         result="f32[]",
     ),
+    Case(
+        "log_of_picked_exp",
+        ROW + ", %t: i32[N]",
+        "%l = log_softmax(%z); %e = exp(%l); %q = gather(%e, %t); %r = log(%q); %r",
+        "%0 = cross_entropy(%z, %t); %1 = neg(%0); %1",
+        HUGE_ROWS,
+    ),
     Case("double_negation", VECTOR, "%0 = neg(%x); %1 = neg(%0); %1", "%x", HUGE, fails=False),
     Case("log_of_exp", VECTOR, "%0 = exp(%x); %1 = log(%0); %1", "%x", HUGE),
     Case("softplus", VECTOR, ONE + "%0 = exp(%x); %1 = add(%k, %0); %2 = log(%1); %2", "%0 = softplus(%x); %0", HUGE),
