@@ -130,7 +130,7 @@ WHOLES: tuple[Rule, ...] = (
     Rule("double_negation", "neg(neg(x))", "x", "the signs cancel"),
     Rule("negated_twice", "neg(r@mean(neg(x))) | neg(r@sum(neg(x)))", _without_negation, "the signs cancel"),
     # -- sigmoid and softplus
-    Rule("log_of_picked_exp", "log(gather(exp(x), t))", "gather(x, t)", "a probability that rounds to 0 has no logarithm"),
+    Rule("log_of_picked_exp", "log(gather(exp(x), t))", "gather(x, t)", "the logarithm of exp(x) rounded to 0 is -inf"),
     Rule("log_of_exp", "log(exp(x))", "x", "exp overflows for large x"),
     Rule("softplus", "log(add(1, exp(x))) | log1p(exp(x))", "softplus(x)", "exp overflows for large x"),
     Rule("log_of_sigmoid", "log(sigmoid(x))", "neg(softplus(neg(x)))", "sigmoid(x) rounds to 0 for very negative x"),
