@@ -7,14 +7,17 @@ the runtime is loaded, neither the passes nor Numba nor SymPy. Stages and kernel
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import operator
 import pathlib
+import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from graphc.passes.manager import Stage
 
 TARGETS = ("cpu",)
-COMPILER_FOLDERS = ("ir", "kernel", "ops", "autodiff", "passes", "codegen")
+COMPILER_FOLDERS = ("ir", "kernel", "ops", "autodiff", "passes", "codegen", "runtime")
 
 
 class KernelView:
@@ -91,7 +94,7 @@ class Program:
         self.threads = threads
         self.seed = seed
         self._cache = cache
-        self._lock = threading.Lock()  # calls from several threads take turns, also when one of them specialises
+        self._lock = threading.RLock()  # calls from several threads take turns, also when one of them specialises
         self._capacities: dict[str, int] = {}
         self._executable: Executable | None = None
         self._image: ProgramImage | None = None
@@ -112,10 +115,14 @@ class Program:
         """
         inputs = self._by_name(arrays, by_name)
         with self._lock:
-            if self._executable is None or self._outgrown(inputs):
-                self._specialise(self._capacities_of(inputs))
-            assert self._executable is not None
-            return self._executable(inputs)
+            return self._executable_for(inputs)(inputs)
+
+    def _executable_for(self, inputs: Mapping[str, Any]) -> Executable:
+        """The executable, specialised for these inputs if need be; the caller holds the lock."""
+        if self._executable is None or self._outgrown(inputs):
+            self._specialise(self._capacities_of(inputs))
+        assert self._executable is not None
+        return self._executable
 
     def _by_name(self, arrays: Sequence[Any], by_name: dict[str, Any]) -> dict[str, Any]:
         names = [i.name for i in self.declared.inputs]
@@ -126,6 +133,12 @@ class Program:
             if name in given:
                 raise InputError(f"program {self.name!r}: input {name!r} is given by position and by name")
             given[name] = array
+        unknown = [name for name in given if name not in names]
+        missing = [name for name in names if name not in given]
+        if unknown or missing:
+            told = [f"there is no input {unknown[0]!r}"] if unknown else []
+            told += [f"missing: {', '.join(missing)}"] if missing else []
+            raise InputError(f"program {self.name!r}: {'; '.join(told)}; its inputs are: {', '.join(names) or 'none'}")
         return given
 
     def _outgrown(self, inputs: Mapping[str, Any]) -> bool:
@@ -144,7 +157,9 @@ class Program:
             for dim, size in zip(leaf.shape, np.shape(inputs[leaf.name]), strict=False):
                 name = str(dim)
                 if symbols(dim) == {name} and name not in self._fixed:
-                    found[name] = max(size, 1, self._capacities.get(name, 0), found.get(name, 0))
+                    known = self._capacities.get(name, 0)
+                    wanted = max(size, 2 * known) if size > known else known  # growing calls do not compile each time
+                    found[name] = max(wanted, 1, found.get(name, 0))
         missing = ", ".join(sorted(self._symbols - set(found)))
         if missing:
             raise InputError(f"program {self.name!r}: no input tells the size of {missing}; give dims={{...}}")
@@ -245,7 +260,12 @@ class Program:
             }
             for name, kernel in built.kernels.items()
         }
-        extra = {"kernels": kernels, "variables": dict(built.variables), "remarks": list(built.remarks)}
+        extra = {
+            "kernels": kernels,
+            "variables": dict(built.variables),
+            "remarks": list(built.remarks),
+            "origins": self._origins,
+        }
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
         return ProgramImage(built.plan, objects, dict(built.constants), {}, extra)
 
@@ -266,7 +286,7 @@ class Program:
     @property
     def kernels(self) -> dict[str, KernelView]:
         """The kernels by name, in the order in which they run."""
-        records = self._compiled().extra["kernels"]
+        records = self._described().extra["kernels"]
         return {name: KernelView(name, record) for name, record in records.items()}
 
     @property
@@ -284,14 +304,28 @@ class Program:
 
         The same kernels as in a step; variables and random state are put back afterwards.
         """
-        self(*arrays, **by_name)
-        assert self._executable is not None
-        return profile(self._executable, self._by_name(arrays, by_name), repeats=repeats)
+        inputs = self._by_name(arrays, by_name)
+        with self._lock:
+            return profile(self._executable_for(inputs), inputs, repeats=repeats)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Why what was not fused was not."""
-        return tuple(self._compiled().extra["remarks"])
+        return tuple(self._described().extra["remarks"])
+
+    @cached_property
+    def _origins(self) -> str:
+        """A digest of the declared graph with its lines and modules, which are no part of the cache's key."""
+        return hashlib.sha256(print_graph(self.declared.graph).encode()).hexdigest()
+
+    def _described(self) -> ProgramImage:
+        """The image with this script's lines: one found in the cache may have been made by the same graph elsewhere."""
+        image = self._compiled()
+        if image.extra["origins"] != self._origins:
+            was_cached = self.from_cache
+            self._image = image = self._build_and_store(self._capacities)
+            self.from_cache = was_cached
+        return image
 
     def _compiled(self) -> ProgramImage:
         if self._image is None:
@@ -337,12 +371,12 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     return Program(declared, dims or {}, threads=threads, seed=operator.index(seed), name=name, cache=chosen)
 
 
+@functools.cache
 def compiler_fingerprint() -> str:
-    """A digest of the compiler's own files (path, size, time of change): a changed compiler hits no old entry."""
+    """A digest of graphc's sources and of what it compiles with: a changed compiler hits no old entry."""
     root = pathlib.Path(__file__).parent
-    digest = hashlib.sha256()
-    for folder in COMPILER_FOLDERS:
-        for path in sorted((root / folder).rglob("*.py")):
-            stat = path.stat()
-            digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    digest = hashlib.sha256(f"python {sys.version} sympy {version('sympy')} numpy {np.__version__}".encode())
+    files = [root / "program.py", *(p for folder in COMPILER_FOLDERS for p in (root / folder).rglob("*"))]
+    for path in sorted(p for p in files if p.suffix in (".py", ".ll")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -22,10 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The tests of a run share one cache, as a user's programs do; a test about the cache itself sets GRAPHC_CACHE anew.
     """
-    config.stash[_environment] = {name: os.environ.get(name) for name in ("GRAPHC_CACHE", "GRAPHC_DATA")}
+    config.stash[_environment] = {name: os.environ.get(name) for name in ("GRAPHC_CACHE", "GRAPHC_DATA", "PYTHONSAFEPATH")}
     config.stash[_cache_dir] = tempfile.TemporaryDirectory(prefix="graphc-tests-")
     os.environ["GRAPHC_CACHE"] = config.stash[_cache_dir].name
     os.environ.pop("GRAPHC_DATA", None)
+    os.environ["PYTHONSAFEPATH"] = "1"  # child processes import the graphc that this one does, not the current folder's
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -14,6 +14,8 @@ from graphc.errors import GradientError, GraphcError
 from graphc.interpret import evaluate
 from graphc.ir.dims import symbols
 from graphc.ir.text import print_graph
+from graphc.kernel.text import parse_kernel
+from graphc.kernel.verify import verify
 from graphc.program import Program
 
 SIZES = (1, 2, 3, 7, 15, 16, 17, 33, 64, 65)
@@ -89,6 +91,8 @@ class Declaration:
 def check(seed: int) -> None:
     declaration = Declaration(seed)
     program = declaration.program()
+    for kernel in program.kernels.values():
+        verify(parse_kernel(kernel.form))
     graph = expand_grad(program.graph)
     width = program.declared.inputs[0].shape[1]
     needs_capacity = not any(symbols(d) for v in program.declared.inputs for d in v.shape)

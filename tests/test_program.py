@@ -228,7 +228,8 @@ print(float(value), W.value.sum(), step.from_cache, loaded)
 
 
 def run_python(code: str, cache: pathlib.Path) -> str:
-    env = {"GRAPHC_CACHE": str(cache), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(p for p in sys.path if p)}
+    paths = ":".join(p for p in sys.path if p)
+    env = {"PYTHONSAFEPATH": "1", "GRAPHC_CACHE": str(cache), "PATH": "/usr/bin:/bin", "PYTHONPATH": paths}
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -275,3 +276,92 @@ def test_programs_that_share_a_variable_take_turns_between_threads() -> None:
         thread.join()
     assert not errors
     np.testing.assert_array_equal(W.value, np.full((64, 64), 600.0))
+
+
+def test_results_that_are_views_of_updated_variables_keep_their_shapes() -> None:
+    a = gc.state("a", (4, 6), init=np.arange(24.0).reshape(4, 6))
+    new = a + 1.0
+    flat, whole, rows = gc.compile([], [new.reshape(24), new, new.reshape(2, 12)], {a: new})()
+    np.testing.assert_array_equal(flat, np.arange(24.0) + 1)
+    np.testing.assert_array_equal(whole, (np.arange(24.0) + 1).reshape(4, 6))
+    np.testing.assert_array_equal(rows, (np.arange(24.0) + 1).reshape(2, 12))
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_a_profile_changes_nothing(repeats: int) -> None:
+    W, x = gc.param("W", (3,), init=1.0), gc.input("x", ("N",))
+    program = gc.compile([x], [gc.sum(x)], {W: W * 0.5})
+    times = program.profile(np.ones(4), repeats=repeats)
+    np.testing.assert_array_equal(W.value, np.ones(3))
+    assert [t.calls for t in times] == [1] * len(times) and all(t.best <= t.seconds for t in times)
+
+
+@pytest.mark.parametrize("shift", [-1, 2])
+def test_labels_that_are_shifted_are_checked_too(shift: int) -> None:
+    z, t = gc.input("z", ("N", 5)), gc.input("t", ("N",), dtype="int32")
+    program = gc.compile([z, t], [gc.cross_entropy(z, t + shift, reduction="none")], dims={"N": 4})
+    logits = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    inside = np.array([-shift, 4 - shift])
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(program(logits, inside)[0], -np.log(p[[0, 1], [0, 4]]), rtol=1e-5)
+    for bad in (-shift - 1, 5 - shift):
+        with pytest.raises(InputError, match="cross_entropy"):
+            program(logits, np.array([-shift, bad]))
+
+
+def test_the_reader_of_a_label_is_named_not_what_was_fused_before_it() -> None:
+    x, t = gc.input("x", ("N", 5)), gc.input("t", ("N",), dtype="int32")
+    program = gc.compile([x, t], [gc.gather(gc.relu(x), t)], dims={"N": 4})
+    with pytest.raises(InputError, match="needed by gather"):
+        program(np.ones((1, 5)), np.array([9]))
+
+
+MOVED = """
+import numpy as np
+import graphc as gc
+{blank}
+x = gc.input("x", ("N", 3))
+program = gc.compile([x], [gc.tanh(x) * 2.0], dims={{"N": 4}})
+(kernel,) = program.kernels.values()
+print(program.from_cache, *kernel.origins)
+"""
+
+
+def test_a_program_from_the_cache_shows_the_lines_of_this_script(tmp_path: pathlib.Path) -> None:
+    first = run_python(MOVED.format(blank=""), tmp_path / "c")
+    second = run_python(MOVED.format(blank="\n\n\n"), tmp_path / "c")
+    assert first.startswith("False") and second.startswith("True")
+    assert ":6" in first and ":9" in second and ":6" not in second
+
+
+def test_growing_batches_compile_a_few_times_only() -> None:
+    x = gc.input("x", ("N", 3))
+    program = gc.compile([x], [x * 2.0])
+    capacities = []
+    for n in range(1, 12):
+        program(np.ones((n, 3)))
+        capacities.append(program.plan.extents["N"])
+    assert sorted(set(capacities)) == [1, 2, 4, 8, 16]
+
+
+def test_missing_and_unknown_inputs_are_named_before_sizes() -> None:
+    x = gc.input("x", ("N", 3))
+    program = gc.compile([x], [x * 2.0])
+    with pytest.raises(InputError, match="missing: x"):
+        program()
+    with pytest.raises(InputError, match="no input 'z'.*its inputs are: x"):
+        program(z=np.ones((2, 3)))
+
+
+def test_a_call_inside_a_step_is_refused() -> None:
+    x = gc.input("x", (3,))
+    program = gc.compile([x], [x * 2.0])
+
+    class Array:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            program(np.ones(3))
+            return np.ones(3)
+
+    with pytest.raises(InputError, match="under way"):
+        program(Array())
+    np.testing.assert_array_equal(program(np.ones(3))[0], np.full(3, 2.0))

@@ -23,8 +23,9 @@ from graphc.kernel.compose import (
     rename_operands,
     separate_names,
 )
-from graphc.kernel.expr import Affine, Apply, Cast, Computed, Expr, Extent, Load, transform
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Load, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+from graphc.kernel.parser import RESERVED
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class LoweredNode:
 
     node: Node
     kernel: Kernel
+    index_reader: str = ""  # the op, and its module, that uses tensor elements as indices
 
 
 class Names:
     """Unique, readable identifiers of values and kernels: `fc1_weight`, `fc1_relu`, `fc1_relu_2`."""
 
     def __init__(self) -> None:
-        self._used: set[str] = set()
-        self._kernels: set[str] = set()
+        self._used = set(RESERVED)  # words of the kernel text
+        self._kernels = set(RESERVED)
         self._values: dict[Value, str] = {}
 
     def unique(self, wanted: str) -> str:
@@ -61,7 +63,7 @@ class Names:
 
 
 def _unique(wanted: str, used: set[str]) -> str:
-    base = re.sub(r"\W+", "_", wanted).strip("_") or "value"
+    base = re.sub(r"\W+", "_", wanted, flags=re.ASCII).strip("_") or "value"
     base = f"v{base}" if base[0].isdigit() else base
     name, count = base, 1
     while name in used:
@@ -117,7 +119,7 @@ def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> li
             continue
         kernel = _lower_fusion(node, names) if node.op.name == "fusion" else _lower_single(node, names)
         kernel = separate_names(bind_kernel(replace(kernel, name=_kernel_name(node, names)), {}, capacities))
-        lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node))))
+        lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node)), _index_reader(node)))
     return lowered
 
 
@@ -178,6 +180,13 @@ def _origins(node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
+def _index_reader(node: Node) -> str:
+    nodes = node.attributes["body"].nodes if node.op.name == "fusion" else (node,)
+    readers = (n for n in nodes if n.op.lower is not None and label_sources(_form(n)))
+    reader = next(readers, None)
+    return "" if reader is None else f"{reader.op.name} {reader.origin.module}".rstrip()
+
+
 def copy_kernel(name: str, source: Operand, target: str, capacities: Mapping[str, int]) -> Kernel:
     """A kernel that copies one tensor to another of the same type."""
     axes = tuple(Axis.range(f"i{k}", dim) for k, dim in enumerate(source.shape))
@@ -187,21 +196,26 @@ def copy_kernel(name: str, source: Operand, target: str, capacities: Mapping[str
     return bind_kernel(Kernel(name, operands, axes, (stage,)), {}, capacities)
 
 
-def label_sources(kernel: Kernel) -> list[tuple[str, Computed]]:
-    """Computed indices that are an element of an integer operand (casts allowed): (operand, index) pairs."""
+def label_sources(kernel: Kernel) -> list[tuple[str, int, Computed]]:
+    """Computed indices that are an element of an integer operand plus a constant: (operand, constant, index)."""
     found = []
     for index in _computed_indices(kernel):
-        operand = _label_operand(index.expr)
-        if operand is not None:
-            found.append((operand, index))
+        label = _label(index.expr)
+        if label is not None:
+            found.append((*label, index))
     return found
 
 
 def clamp_indices(kernel: Kernel, checked: frozenset[str]) -> Kernel:
-    """Clamp computed indices into their bounds, except elements of `checked` operands (checked at the call)."""
+    """Clamp computed indices into their bounds, except elements of `checked` operands (checked at the call).
+
+    Bounds with runtime extents are known to the kernel alone: such indices are clamped as well as checked.
+    """
 
     def clamped(index: Computed) -> Computed:
-        if _label_operand(index.expr) in checked or not _may_leave_bounds(index.expr):
+        label = _label(index.expr)
+        is_checked = label is not None and label[0] in checked and isinstance(index.upper, int)
+        if is_checked or not _may_leave_bounds(index.expr):
             return index
         low = Apply("max", (index.expr, Extent(index.lower)))
         return Computed(Apply("min", (low, Extent(index.upper - 1))), index.lower, index.upper)
@@ -239,10 +253,21 @@ def _note(e: Expr, found: dict[Computed, None]) -> None:
         found.update(dict.fromkeys(i for i in e.index if isinstance(i, Computed)))
 
 
-def _label_operand(expr: Expr) -> str | None:
-    while isinstance(expr, Cast) and expr.dtype == i64:
-        expr = expr.arg
-    return expr.operand if isinstance(expr, Load) else None
+def _label(expr: Expr) -> tuple[str, int] | None:
+    """(operand, constant) if the expression is an element of an operand plus a constant, else None."""
+    if isinstance(expr, Load):
+        return expr.operand, 0
+    if isinstance(expr, Cast) and expr.dtype == i64:
+        return _label(expr.arg)
+    if isinstance(expr, Apply) and expr.primitive in ("add", "sub"):
+        left, right = expr.args
+        if expr.primitive == "add" and isinstance(left, Const):
+            left, right = right, left
+        label = _label(left)
+        if label is not None and isinstance(right, Const) and right.dtype.is_integer:
+            constant = int(right.value)
+            return label[0], label[1] + (constant if expr.primitive == "add" else -constant)
+    return None
 
 
 def _may_leave_bounds(expr: Expr) -> bool:

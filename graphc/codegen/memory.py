@@ -64,6 +64,7 @@ class Planner:
     ) -> None:
         self.graph, self.names, self.signature, self.capacities = graph, names, signature, capacities
         self.kernels = [item.kernel for item in lowered]
+        self.index_readers = {item.kernel.name: item.index_reader for item in lowered if item.index_reader}
         self.values: dict[str, Value] = {names.of(v): v for v in graph.inputs}
         for node in graph.nodes:
             self.values.update({names.of(v): v for v in node.outputs})
@@ -215,7 +216,7 @@ class Planner:
             entries=tuple(self._call(k) for k in self.kernels),
             arena_bytes=arena,
             inputs=tuple(self.names.of(v) for v in inputs),
-            results=tuple(self.storage(n) if self.root(n) in self.written else n for n in self.results),
+            results=tuple(self.storage(n) if n in self.written else n for n in self.results),
             variables=tuple(variables),
             constants=tuple(constants),
             extents=dict(self.capacities),
@@ -258,11 +259,11 @@ class Planner:
         """Bounds of program inputs that kernels use as indices: checked at every call, before the first kernel."""
         found: dict[Check, None] = {}
         for kernel in self.kernels:
-            for operand, index in label_sources(kernel):
+            for operand, offset, index in label_sources(kernel):
                 if self.is_checked(operand):
                     bounds = (evaluate(index.lower, self.capacities), evaluate(index.upper, self.capacities))
-                    origin = kernel.origins[0] if kernel.origins else kernel.name
-                    found[Check(self.root(operand), *bounds, origin)] = None
+                    reader = self.index_readers.get(kernel.name, kernel.name)
+                    found[Check(self.root(operand), bounds[0] - offset, bounds[1] - offset, reader)] = None
         return list(found)
 
     def is_checked(self, operand: str) -> bool:

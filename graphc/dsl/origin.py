@@ -19,6 +19,7 @@ from typing import Any
 from graphc.ir.graph import Origin
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_DECLARING = tuple(_PACKAGE + folder + os.sep for folder in ("models", "inspect"))  # declare as a user does
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def here() -> Origin:
         code = frame.f_code
         if code is current.boundary:
             return Origin(current.module, current.constructed.file, current.constructed.line)
-        if not code.co_filename.startswith(_PACKAGE):
+        if not code.co_filename.startswith(_PACKAGE) or code.co_filename.startswith(_DECLARING):
             return Origin(current.module, os.path.basename(code.co_filename), frame.f_lineno)
         frame = frame.f_back
     return Origin(current.module)

@@ -50,7 +50,6 @@ class Workload:
         images = rng.random((self.batch, self.sizes[0]), dtype=np.float32)
         return images, rng.integers(0, self.sizes[-1], self.batch)
 
-
     def declare(self) -> tuple[list[Input], Symbol, Mapping[Variable, Symbol]]:
         """The declared step: inputs x and t, the mean loss, and the updates of parameters and momentum."""
         x, t = input("x", ("N", self.sizes[0])), input("t", ("N",), "int64")
@@ -68,8 +67,8 @@ class Timing:
     """A workload's figures; `worst_deviation` is that from the interpreter, relative, before anything was timed.
 
     `first_ms` runs from the declared graph to the first result, compilation included; `since_start_ms` from the start
-    of the process (None where the system does not tell it). `share_of_peak` is of the fused multiply-add peak that the
-    same process measured, of as many threads.
+    of the process (None where the system does not tell it). `share_of_peak` is of the fused multiply-add peak of one
+    thread, on which programs run, measured by the same process.
     """
 
     workload: str
@@ -123,7 +122,7 @@ def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> 
         from_cache=program.from_cache,
         steps=len(times),
         gflops=gflops,
-        share_of_peak=gflops / fma_gflops(threads),
+        share_of_peak=gflops / fma_gflops(1),  # programs run on one thread
         worst_deviation=deviation,
     )
 

@@ -153,9 +153,6 @@ class Graph:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def __lt__(self, other: Graph) -> bool:  # attributes are sorted by name; a tie never compares graphs
-        return self.name < other.name
-
 
 def topological(outputs: Iterable[Value]) -> tuple[Node, ...]:
     """Nodes that `outputs` depend on, each after its operands; iterative, so depth is no limit."""

@@ -26,7 +26,7 @@ so that bits never depend on the number of threads. Stored elements that no poin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from graphc.ir.dims import Dim, symbols
@@ -202,10 +202,6 @@ class Kernel:
         identity = tuple(Affine.axis(axis.name) for axis in self.space)
         plain = store.mode == "=" and store.guard is None and store.index == identity
         return plain and not (stage.reduce or stage.space or stage.accumulates)
-
-    def with_name(self, name: str) -> Kernel:
-        """The same kernel under another name."""
-        return replace(self, name=name)
 
 
 def partial_axis(kernel: Kernel, stage: Stage, store: Store) -> Axis | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import InputError, VerifyError
+from graphc.errors import InputError, StateError, VerifyError
 from graphc.ir.buffers import address, aligned_copy, aligned_zeros
 from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
@@ -28,7 +28,7 @@ from graphc.runtime.state import Variable, check_variable
 from graphc.runtime.table import Copy, Table, build
 
 _MAX_BINDINGS = 256
-_ONE_STEP_AT_A_TIME = threading.Lock()  # one lock, not one a variable: taking many is not safe against Ctrl-C
+_ONE_STEP_AT_A_TIME = threading.RLock()  # one lock, not one a variable: taking many is not safe against Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Executable:
             raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
         self.plan, self.threads = plan, threads
         self.lock = _ONE_STEP_AT_A_TIME
+        self._running = False
         self.control = control_block()
         self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
@@ -87,7 +88,13 @@ class Executable:
         """
         values = self.ordered(inputs)
         with self.lock:
-            return self.step(values)
+            if self._running:  # a signal handler that runs between the parts of a step, in the same thread
+                raise StateError(f"program {self.plan.name!r} is called again while one of its steps is under way")
+            self._running = True
+            try:
+                return self.step(values)
+            finally:
+                self._running = False
 
     def ordered(self, inputs: Mapping[str, Any]) -> list[Any]:
         """The values of `inputs` in the order of `plan.inputs`. Raises InputError for missing and unknown names."""

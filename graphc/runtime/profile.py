@@ -49,7 +49,8 @@ def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int =
             for turn in range(-warmup, repeats):
                 times[:] = 0
                 executable.step(list(values))
-                nanoseconds[turn] = times[rows, 1]  # warm-up turns are overwritten
+                if turn >= 0:
+                    nanoseconds[turn] = times[rows, 1]
         finally:
             executable.control[TIMES] = 0
             executable.steps = steps

@@ -15,7 +15,7 @@ from graphc.ir.types import f32, i64
 from graphc.kernel.expr import Affine, Cast, Computed, Load
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.kernel.interpret import run as run_kernel
-from graphc.kernel.text import print_kernel
+from graphc.kernel.text import parse_kernel, print_kernel
 from graphc.kernel.verify import verify
 from graphc.passes.manager import run
 from graphc.passes.pipeline import default_pipeline
@@ -156,3 +156,13 @@ def test_kernels_that_differ_in_names_only_share_machine_code() -> None:
         values = program.declared.named_variables
         expected = np.tanh(expected @ values[f"W{k}"].value + values[f"b{k}"].value)
     np.testing.assert_allclose(program(h)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["where", "sum", "kernel", "stage", "f32", "in", "größe"])
+def test_any_name_of_a_tensor_gives_kernels_that_verify_and_run(name: str) -> None:
+    x = gc.input("x", ("N", 3))
+    W = gc.param(name, (3,), init=2.0)
+    program = gc.compile([x], [x * W], dims={"N": 2}, cache=False)
+    for kernel in program.kernels.values():
+        verify(parse_kernel(kernel.form))
+    np.testing.assert_array_equal(program(np.ones((1, 3)))[0], np.full((1, 3), 2.0))

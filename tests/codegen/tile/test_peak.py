@@ -38,4 +38,5 @@ def test_memory_kernels_share_the_arrays(kernel_loader):
 def test_the_fma_loop_stays_in_registers():
     peak = peak_kernels(1)[0]
     asm = compile_source(peak.source, peak.name).asm
-    assert "rsp" not in asm or host().lanes < 16
+    spills = [line for line in asm.splitlines() if "rsp" in line and "mm" in line]
+    assert not spills or host().lanes < 16
