@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares these with `
 __version__ = "0.1.0"
 
 __all__ = [
-    "Input", "Param", "Program", "State", "Symbol", "Variable", "abs", "argmax", "astype",
+    "Input", "Param", "Program", "State", "Symbol", "Variable", "abs", "amax", "amin", "argmax", "astype",
     "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "check_gradients", "clip", "compile", "constant",
     "cross_entropy", "data", "equal", "errors", "exp", "expm1", "flatten", "float32", "float64", "gather", "grad",
     "init", "input", "int32", "int64", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or",
@@ -43,7 +43,7 @@ __all__ = [
 # Module -> the names it has (`name` or `name there=public name`).
 _HOMES = {
     "graphc.dsl.functions": (
-        "abs argmax astype broadcast_to clip constant equal exp expm1 flatten gather log log1p "
+        "abs amax amin argmax astype broadcast_to clip constant equal exp expm1 flatten gather log log1p "
         "log_softmax logical_and logical_not logical_or logsumexp matmul max maximum mean min minimum "
         "not_equal one_hot relu reshape sigmoid sign softmax softplus sqrt square stop_gradient sum tanh "
         "transpose where"

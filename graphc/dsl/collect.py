@@ -59,6 +59,8 @@ def collect(
     value has another shape or dtype).
     """
     listed = _checked_inputs(inputs)
+    if isinstance(outputs, Symbol):
+        raise InputError(f"outputs must be a list: [loss]; got one symbol, {outputs!r}")
     results = [_checked_output(output) for output in outputs]
     updated = tuple(updates or ())
     values = [*results, *(_new_value(variable, new) for variable, new in (updates or {}).items())]

@@ -162,6 +162,13 @@ def reduce(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: 
     return apply(op, value, axes=axes, keepdims=keepdims, **attributes)
 
 
+def extremum(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: bool) -> Value:
+    """`max` or `min`: along one axis the first of equal elements has the gradient; over several they share it."""
+    value = as_value(value)
+    one = axis is not None and len(normalise_axes(op, value, axis)) == 1
+    return reduce(op, value, axis, keepdims, ties="first" if one else "even")
+
+
 def argmax(value: Operand, axis: int | None) -> Value:
     """The position of the first largest element along one axis, which is dropped; for None among all elements."""
     value = as_value(value)

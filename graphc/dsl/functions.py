@@ -22,10 +22,10 @@ from graphc.ir.graph import Value
 from graphc.ir.types import DType, as_dtype
 
 __all__ = [
-    "abs", "argmax", "astype", "broadcast_to", "clip", "constant", "equal", "exp", "expm1", "flatten", "gather", "log",
-    "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "max", "maximum",
-    "mean", "min", "minimum", "not_equal", "one_hot", "relu", "reshape", "sigmoid", "sign", "softmax", "softplus",
-    "sqrt", "square", "stop_gradient", "sum", "tanh", "transpose", "where",
+    "abs", "amax", "amin", "argmax", "astype", "broadcast_to", "clip", "constant", "equal", "exp", "expm1", "flatten",
+    "gather", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "not_equal", "one_hot", "relu", "reshape", "sigmoid", "sign", "softmax",
+    "softplus", "sqrt", "square", "stop_gradient", "sum", "tanh", "transpose", "where",
 ]  # fmt: skip
 
 
@@ -162,13 +162,27 @@ def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
 
 
 def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The largest element over `axis`; equal largest elements share the gradient evenly, as in `torch.amax`."""
-    return Symbol(declare.reduce("max", unwrap(x), axis, keepdims))
+    """The largest element over `axis`. Along one axis the first of equal elements has the gradient, as in
+    `torch.max(x, dim)`; over all (None) or several axes they share it evenly, as in `torch.max(x)`.
+    """
+    return Symbol(declare.extremum("max", unwrap(x), axis, keepdims))
 
 
 def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The smallest element over `axis`; equal smallest elements share the gradient evenly, as in `torch.amin`."""
-    return Symbol(declare.reduce("min", unwrap(x), axis, keepdims))
+    """The smallest element over `axis`. Along one axis the first of equal elements has the gradient, as in
+    `torch.min(x, dim)`; over all (None) or several axes they share it evenly, as in `torch.min(x)`.
+    """
+    return Symbol(declare.extremum("min", unwrap(x), axis, keepdims))
+
+
+def amax(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
+    """The largest element over `axis`; equal elements share the gradient evenly, as in `torch.amax`."""
+    return Symbol(declare.reduce("max", unwrap(x), axis, keepdims, ties="even"))
+
+
+def amin(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
+    """The smallest element over `axis`; equal elements share the gradient evenly, as in `torch.amin`."""
+    return Symbol(declare.reduce("min", unwrap(x), axis, keepdims, ties="even"))
 
 
 def argmax(x: Operand, axis: int | None = None) -> Symbol:
@@ -180,7 +194,7 @@ def logsumexp(x: Operand, axis: Axis = -1, keepdims: bool = False) -> Symbol:
     """log(sum(exp(x))) over `axis`, without overflow."""
     value = Symbol(declare.as_value(unwrap(x)))
     # The shift cancels in value and gradient, so it need not be differentiated.
-    shift = stop_gradient(value.max(axis, keepdims=True))
+    shift = stop_gradient(value.amax(axis, keepdims=True))
     total = log(sum(exp(value - shift), axis, keepdims=True)) + shift
     return total if keepdims else _drop_axes(total, declare.normalise_axes("logsumexp", value.ir, axis))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc.dsl import declare
 from graphc.dsl.declare import Operand
-from graphc.dsl.symbol import Symbol, unwrap
+from graphc.dsl.symbol import Symbol, elementwise, unwrap
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.dims import Dim, Poly, as_dim
 from graphc.ir.graph import Value
@@ -24,10 +26,19 @@ RNG = Value(TensorType(i64, (2,)), name="rng")
 
 
 def uniform(shape: Sequence[int | str | Poly] | Operand = (), low: float = 0.0, high: float = 1.0) -> Symbol:
-    """Independent float32 numbers in [low, high). `shape` may hold dimension symbols: `uniform(x.shape)`."""
+    """Independent float32 numbers in [low, high). `shape` may hold dimension symbols: `uniform(x.shape)`.
+
+    Raises AttributeValueError for bounds that are no numbers in this order; equal bounds give that number.
+    """
     dims = _shape(shape)
+    if isinstance(low, Symbol) or isinstance(high, Symbol) or not low <= high:
+        raise AttributeValueError(f"gc.random.uniform: low must be a number of at most high, got {low!r}, {high!r}")
     value = Symbol(declare.apply("uniform", RNG, shape=dims))
-    return value if (low, high) == (0.0, 1.0) else value * (high - low) + low
+    if (low, high) == (0.0, 1.0):
+        return value
+    # u (high - low) + low is rounded, and may be rounded up to `high`.
+    largest = np.nextafter(np.float32(high), np.float32(low))
+    return elementwise("minimum", value * (high - low) + low, float(largest))
 
 
 def bernoulli(p: Operand, shape: Sequence[int | str | Poly] | None = None) -> Symbol:

@@ -171,11 +171,19 @@ class Symbol:
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The largest element along `axis`; see `gc.max` for ties."""
-        return Symbol(declare.reduce("max", self.ir, axis, keepdims))
+        return Symbol(declare.extremum("max", self.ir, axis, keepdims))
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The smallest element along `axis`; see `gc.min` for ties."""
-        return Symbol(declare.reduce("min", self.ir, axis, keepdims))
+        return Symbol(declare.extremum("min", self.ir, axis, keepdims))
+
+    def amax(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
+        """The largest element over `axis`; equal ones share the gradient."""
+        return Symbol(declare.reduce("max", self.ir, axis, keepdims, ties="even"))
+
+    def amin(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
+        """The smallest element over `axis`; equal ones share the gradient."""
+        return Symbol(declare.reduce("min", self.ir, axis, keepdims, ties="even"))
 
     def argmax(self, axis: int | None = None) -> Symbol:
         """The position of the first largest element along `axis`, for None in the flattened tensor."""
@@ -262,7 +270,7 @@ UFUNC_DECLARATIONS: dict[str, Callable[..., Value]] = {
     "square": lambda x: declare.elementwise("mul", x, x), "positive": declare.as_value,
 }  # fmt: skip
 ARRAY_METHODS = {
-    "sum": "sum", "mean": "mean", "max": "max", "amax": "max", "min": "min", "amin": "min", "argmax": "argmax",
+    "sum": "sum", "mean": "mean", "max": "max", "amax": "amax", "min": "min", "amin": "amin", "argmax": "argmax",
     "reshape": "reshape", "transpose": "transpose", "dot": "__matmul__", "astype": "astype",
 }  # fmt: skip
 

@@ -36,16 +36,22 @@ def grad(loss: Symbol, wrt: Symbol | Sequence[Symbol]) -> Symbol | list[Symbol]:
     the loss is no floating scalar, if it does not depend differentiably on a symbol, or if an op without a gradient
     lies between (the message names it).
     """
-    sources = [wrt] if isinstance(wrt, Symbol) else list(wrt)
+    gradients = gradients_of(loss, [wrt] if isinstance(wrt, Symbol) else list(wrt))
+    return gradients[0] if isinstance(wrt, Symbol) else gradients
+
+
+def gradients_of(
+    loss: Symbol, sources: Sequence[Symbol], unused: str = "leave it out of wrt, or use it in the loss"
+) -> list[Symbol]:
+    """See `grad`; `unused` is the advice about a source that the loss does not depend on."""
     _check_loss(loss)
     for source in sources:
         _check_source(source)
     if not sources:
         return []
-    _check_paths(loss.ir, [s.ir for s in sources])
+    _check_paths(loss.ir, [s.ir for s in sources], unused)
     found = Builder(here()).apply(OPS["grad"], (loss.ir, *(s.ir for s in sources)), {})
-    gradients = [Symbol(value) for value in (found if isinstance(found, tuple) else (found,))]
-    return gradients[0] if isinstance(wrt, Symbol) else gradients
+    return [Symbol(value) for value in (found if isinstance(found, tuple) else (found,))]
 
 
 @overload
@@ -73,12 +79,12 @@ def _check_source(source: Any) -> None:
         raise GradientError(f"grad: {source!r} is not floating, so there is no gradient with respect to it")
 
 
-def _check_paths(loss: Value, sources: Sequence[Value]) -> None:
+def _check_paths(loss: Value, sources: Sequence[Value], unused: str) -> None:
     nodes = topological([loss])
     live = _differentiably_read(loss, nodes)
     for source in sources:
         if source not in live and not _blocked_between([source], live, nodes):
-            raise GradientError(_unreached(loss, source, nodes))
+            raise GradientError(_unreached(loss, source, nodes, unused))
     for node in _blocked_between(sources, live, nodes):
         assert isinstance(node.op.gradient, NotDifferentiable)
         raise GradientError(
@@ -115,11 +121,11 @@ def _passes(node: Node) -> bool:
     return node.op.name != "stop_gradient" and not isinstance(node.op.gradient, NotDifferentiable)
 
 
-def _unreached(loss: Value, source: Value, nodes: Sequence[Node]) -> str:
+def _unreached(loss: Value, source: Value, nodes: Sequence[Node], unused: str) -> str:
     what = f"grad: the loss{_place(loss)}"
     reached = reached_from([source], nodes)
     if loss not in reached:
-        return f"{what} does not depend on {_names([source])}; leave it out of wrt, or use it in the loss"
+        return f"{what} does not depend on {_names([source])}; {unused}"
     cuts = {
         n.op.name
         for n in nodes

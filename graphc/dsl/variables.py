@@ -3,10 +3,17 @@
 A parameter or state owns its elements, outside all programs, in the layout in which it was declared; programs that
 read or update it share them. A parameter is what gradients are taken of and optimisers update; state is anything else
 that lives between steps: a learning rate, a step counter, a running mean.
+
+Initial values depend on the seed and a key. The key is the name given to `gc.param`, or in a model the path in it, such
+as `encoder.fc1.weight`: equal models with equal seeds start equal, whatever was declared before them. A parameter of a
+module that lies in no other (`a, b = nn.Linear(4, 4), nn.Linear(4, 4)`) has no path yet; until the module is put
+into a model or trained as one itself, the key is its name with a number that counts such parameters in the order of
+their construction, so that equal layers start differently, and in every run of a script the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +26,12 @@ from graphc.dsl.initialisers import Array, Initialiser
 from graphc.dsl.origin import here
 from graphc.dsl.symbol import Symbol
 from graphc.errors import InputError, ShapeError, StateError
-from graphc.ir.buffers import aligned_empty
+from graphc.ir.buffers import aligned_copy, aligned_empty
 from graphc.ir.dims import Poly, as_dim, format_shape
 from graphc.ir.graph import Origin, Value
 from graphc.ir.types import DType, TensorType, as_dtype
+
+_without_path = itertools.count()  # numbers for parameters of modules that lie in no other
 
 __all__ = ["Input", "Leaf", "Param", "State", "Variable", "input", "param", "state"]
 
@@ -54,12 +63,12 @@ class Input(Symbol):
 class Variable(Symbol):
     """A tensor that lives between calls: `Param` or `State`.
 
-    `array` is the live memory, the same NumPy array for life; `value` is a copy, and assigning to it checks shape and
-    dtype and raises `version`, by which programs that keep a packed copy notice. The elements are initialised when
-    first asked for, from `seed` (0 if None) and `name`.
+    `array` is the live memory, the same NumPy array for life; `value` is a read-only copy, and assigning to it checks
+    shape and dtype and raises `version`, by which programs that keep a packed copy notice. The elements are initialised
+    when first asked for, from `seed` (0 if None) and a key; see the module docstring. Variables can be pickled.
     """
 
-    __slots__ = ("name", "automatic_name", "seed", "version", "_initialiser", "_initial_key", "_array")
+    __slots__ = ("name", "automatic_name", "seed", "version", "_initialiser", "_initial_key", "_number", "_array")
 
     def __init__(self, name: str, type_: TensorType, initialiser: Initialiser, seed: int | None = None) -> None:
         _check_name(name)
@@ -74,6 +83,7 @@ class Variable(Symbol):
         self.version = 0
         self._initialiser = initialiser
         self._initial_key = (0, name)
+        self._number: int | None = None
         self._array: Array | None = None
         super().__init__(Leaf(type_, name=name, owner=self, declared=here()))
 
@@ -102,8 +112,13 @@ class Variable(Symbol):
 
     @property
     def value(self) -> Array:
-        """A copy of the elements. Assigning (any array of the shape, safe casts) writes them."""
-        return self.array.copy()
+        """A read-only copy of the elements. Assigning (any array of the shape, safe casts) writes them.
+
+        To change some elements: `v = W.value.copy(); v[0] = 7; W.value = v`.
+        """
+        copied = self.array.copy()
+        copied.flags.writeable = False
+        return copied
 
     @value.setter
     def value(self, new: Any) -> None:
@@ -116,20 +131,29 @@ class Variable(Symbol):
     def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
         """Another variable with the same elements, in memory of its own (a plain copy would not be aligned)."""
         other = type(self)(self.name, self.type, self._initialiser, self.seed)
-        other.automatic_name, other._initial_key = self.automatic_name, self._initial_key
+        other.automatic_name, other._initial_key, other._number = self.automatic_name, self._initial_key, self._number
         if self._array is not None:
             other._array = aligned_empty(self.static_shape, self.dtype)
             other._array[...] = self._array
         memo[id(self)] = other
         return other
 
-    def initialise(self, seed: int | None = None) -> None:
-        """Give the elements their initial values, unless they have values; `seed` counts if the variable has none."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the variable is made of; the elements get aligned memory again."""
+        made = (type(self), self.name, self.type, self._initialiser, self.seed)
+        return _restored, (*made, self.automatic_name, self.version, self._initial_key, self._number, self._array)
+
+    def initialise(self, seed: int | None = None, rooted: bool = False) -> None:
+        """Give the elements their initial values, unless they have values; `seed` counts if the variable has none.
+
+        `rooted` says that `name` is the whole path in a model, also if it is that of no module below another.
+        """
         if self._array is not None:
             return
         if self.seed is None:
             self.seed = 0 if seed is None else seed
-        self._initial_key = (self.seed, self.name)
+        numbered = self._number is not None and "." not in self.name and not rooted
+        self._initial_key = (self.seed, f"{self.name}#{self._number}" if numbered else self.name)
         initial = self._initial()
         array = aligned_empty(self.static_shape, self.dtype)
         array[...] = initial
@@ -149,6 +173,8 @@ class Variable(Symbol):
         """Take the path in a module as name, in programs and (before the elements exist) for their initial values."""
         self.name = path
         self.automatic_name = True
+        if self._number is None and "." not in path:
+            self._number = next(_without_path)
 
     def checked(self, new: Any) -> Array:
         """`new` as an array that fits: real numbers for floats; for integers and bools, integers that the dtype holds.
@@ -211,6 +237,26 @@ def state(
 ) -> State:
     """State that lives between calls; zeros at first unless `init` says otherwise; shape () is a runtime scalar."""
     return State(name, _type(name, shape, dtype), _initialiser(init, initialisers.zeros()), seed)
+
+
+def _restored(
+    kind: type[Variable],
+    name: str,
+    type_: TensorType,
+    initialiser: Initialiser,
+    seed: int | None,
+    automatic_name: bool,
+    version: int,
+    initial_key: tuple[int, str],
+    number: int | None,
+    array: Array | None,
+) -> Variable:
+    """The variable that was pickled. The number is not drawn anew: a copy starts as the original would have."""
+    variable = kind(name, type_, initialiser, seed)
+    variable.automatic_name, variable.version = automatic_name, version
+    variable._initial_key, variable._number = initial_key, number
+    variable._array = None if array is None else aligned_copy(array)
+    return variable
 
 
 def _initialiser(init: Initialiser | Any, default: Initialiser) -> Initialiser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graphc.dsl import functions, initialisers, random
@@ -17,13 +17,17 @@ __all__ = ["Dropout", "Flatten", "Linear", "ModuleList", "ReLU", "Sequential", "
 
 
 class ModuleList(Module):
-    """A list of modules, named "0", "1", ...; it has no `forward` of its own."""
+    """A list of modules, named "0", "1", ...; it has no `forward` of its own.
 
-    def __init__(self, *modules: Module) -> None:
-        for module in modules:
+    The modules are given one by one, or as one list: `ModuleList(a, b)` or `ModuleList([a, b])`.
+    """
+
+    def __init__(self, *modules: Module | Iterable[Module]) -> None:
+        one = modules[0] if len(modules) == 1 else modules
+        for module in (one,) if isinstance(one, Module) or not isinstance(one, Iterable) else one:
             self.append(module)
 
-    def append(self, module: Module) -> None:
+    def append(self, module: Any) -> None:
         """Add a module at the end."""
         if not isinstance(module, Module):
             raise AttributeValueError(f"{type(self).__name__} holds modules, got {module!r}; wrap it in an nn.Module")

@@ -39,6 +39,10 @@ class Module:
 
     `forward` runs on symbols, once for each program; its line of code and the module's path are kept on every node.
     Names and `state_dict` keys are paths of attributes, such as `encoder.fc1.weight`.
+
+    A module or parameter that replaces another is noticed by `fit`, `evaluate` and `predict`, which compile again.
+    Plain attributes (a dropout's `p`) are read when `forward` is traced: call `compile` again after changing one.
+    Programs made by `gc.compile` or `program` stay as they were traced.
     """
 
     _constructed: origin.Origin
@@ -73,6 +77,10 @@ class Module:
             if name != "_trainer":
                 object.__setattr__(other, name, copy.deepcopy(value, memo))
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled (and copied by `copy.copy`): programs and the optimiser stay behind."""
+        return {name: value for name, value in vars(self).items() if name != "_trainer"}
 
     # The tree of modules.
 
@@ -128,7 +136,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and state by path: PyTorch's names, shapes and order."""
-        return {path: variable.value for path, variable in self.named_variables()}
+        return {path: variable.array.copy() for path, variable in self.named_variables()}
 
     def load_state_dict(self, arrays: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Set parameters and state to arrays by path.
@@ -179,10 +187,11 @@ class Module:
 
         `loss` and `metrics` are names (`graphc.train.losses.LOSSES`, `metrics.METRICS`) or functions
         `(outputs, targets) -> scalar symbol`, means over the batch. `seed` initialises parameters that have no values
-        yet, and starts dropout and shuffling. Raises AttributeValueError for an unknown name.
+        yet (by seed and path, so give the members of an ensemble a seed each), and starts dropout and shuffling.
+        Raises AttributeValueError for an unknown name.
         """
         for _, variable in self.named_variables():
-            variable.initialise(seed)
+            variable.initialise(seed, rooted=True)
         trainer = Trainer(self, loss, optimizer, tuple(metrics), seed=seed, threads=threads, target=target)
         object.__setattr__(self, "_trainer", trainer)
 
@@ -203,7 +212,8 @@ class Module:
         """Train for `epochs` passes over the rows of `x` (an array, or a tuple of one for each input) and `y`.
 
         Without `y` the targets are `x`, as an autoencoder's. float64 becomes float32, integer labels int32, and uint8
-        inputs float32 without scaling. The last, shorter batch counts as much as its rows: losses and metrics of an
+        inputs float32 without scaling; labels become float32 for "mse" and
+        "binary_cross_entropy_with_logits". The last, shorter batch counts as much as its rows: losses and metrics of an
         epoch are means over rows. `validation_split` holds out that share of the rows, the last ones. `seed` orders
         the rows; without it the model's seed does, going on where the last `fit` ended. `verbose`: 0 silent, 1 a
         progress bar, 2 a line an epoch, "auto" a bar on a terminal and lines elsewhere.
@@ -237,8 +247,8 @@ class Module:
     def program(self, kind: str = "train", x: Any = None, y: Any = None, *, batch_size: int | None = None) -> Program:
         """The compiled program "train", "evaluate" or "predict".
 
-        Its shapes are those of the last batch, or of the example arrays `x` and `y`. Raises InputError if neither
-        is known.
+        Its shapes are those of the last batch (of the same kind if there was one), or of the example arrays `x` and
+        `y`. Raises InputError if neither is known.
         """
         return self._trainer_or_default().program(kind, x, y, batch_size=batch_size)
 
@@ -261,6 +271,8 @@ class Module:
 
     def _trainer_or_default(self) -> Trainer:
         if "_trainer" not in vars(self):
+            for _, variable in self.named_variables():
+                variable.initialise(0)  # not by `compile`: this may be a layer on its way into a model
             self.compile()
         trainer: Trainer = vars(self)["_trainer"]
         return trainer

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.dsl.symbol import Symbol
-from graphc.dsl.transforms import grad
+from graphc.dsl.transforms import gradients_of
 from graphc.dsl.variables import Param, State, Variable, state
 from graphc.errors import AttributeValueError
+
+UNUSED = "use the layer in forward, or remove the attribute (in a loop of your own: leave it out of the parameters)"
 
 
 class Optimizer:
@@ -18,18 +20,20 @@ class Optimizer:
     """
 
     def __init__(self, lr: float) -> None:
-        self.lr_state = state("optimizer.lr", init=_not_negative("lr", lr))
+        self._rate = _not_negative("lr", lr)
+        self.lr_state = state("optimizer.lr", init=self._rate)
         self.lr_state.name_by_path("optimizer.lr")
         self._slots: dict[tuple[str, Param], State] = {}
 
     @property
     def lr(self) -> float:
-        """The learning rate."""
-        return float(self.lr_state.value)
+        """The learning rate: the number that was set (not rounded to float32) unless a program has changed it."""
+        stored = self.lr_state.value
+        return self._rate if stored == stored.dtype.type(self._rate) else float(stored)
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        self.lr_state.value = _not_negative("lr", rate)
+        self.lr_state.value = self._rate = _not_negative("lr", rate)
 
     def updates(self, loss: Symbol, parameters: Sequence[Param]) -> dict[Variable, Symbol]:
         """The new values of the parameters and of the optimiser's own state after one step.
@@ -37,7 +41,7 @@ class Optimizer:
         Raises GradientError for a loss that is no scalar, or that does not reach a parameter.
         """
         found: dict[Variable, Symbol] = {}
-        gradients = grad(loss, list(parameters))
+        gradients = gradients_of(loss, list(parameters), UNUSED)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             found.update(self.step(parameter, gradient))
         return found | self.shared_updates() if found else found

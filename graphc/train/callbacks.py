@@ -73,7 +73,7 @@ class LambdaCallback(Callback):
 
 
 class EarlyStopping(Callback):
-    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
+    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs (0 counts as 1).
 
     `mode` is "min", "max" or "auto" (max for names with "accuracy"). `restore_best` puts back the parameters and
     state of the best epoch.
@@ -104,7 +104,7 @@ class EarlyStopping(Callback):
             self.best, self.best_epoch = value, epoch
             if self.restore_best:
                 self._values = {path: v.value for path, v in training.model.named_variables()}
-        elif epoch - self.best_epoch > self.patience:
+        elif epoch - self.best_epoch >= max(self.patience, 1):
             training.stop(f"{self.monitor} has not improved since epoch {self.best_epoch + 1}")
 
     def on_train_end(self, training: Training) -> None:

@@ -60,7 +60,7 @@ def fit(
     if trainer.optimizer is None:
         raise StateError("the model has no optimizer; call .compile(loss=..., optimizer=...) first")
     _check_options(epochs, seed, callbacks)
-    rows, validation = _split(Rows.of(x, y, "fit"), validation_data, validation_split)
+    rows, validation = _split(trainer, trainer.rows(x, y, "fit"), validation_data, validation_split)
     program, capacity = trainer.program_for("train", rows, batch_size)
     for part in (rows, validation):
         if part is not None:
@@ -89,6 +89,7 @@ def _run(
         progress.epoch_begin(epoch)
         for callback in callbacks:
             callback.on_epoch_begin(training, epoch)
+        program, _ = trainer.program_for("train", loop.rows, loop.batch_size)  # a callback may have changed the model
         logs = _one_epoch(trainer, program, loop, training, epoch, callbacks, progress)
         if loop.validation is not None:
             measured = trainer.mean_over(loop.validation, loop.batch_size)
@@ -151,7 +152,9 @@ def check_ranges(program: Program, rows: Rows) -> None:
             )
 
 
-def _split(rows: Rows, data: Sequence[Any] | None, fraction: float) -> tuple[Rows, Rows | None]:
+def _split(
+    trainer: Trainer, rows: Rows, data: Sequence[Any] | None, fraction: float
+) -> tuple[Rows, Rows | None]:
     """Training and validation rows."""
     if data is not None and fraction:
         raise AttributeValueError("fit: give validation_data or validation_split, not both")
@@ -160,7 +163,7 @@ def _split(rows: Rows, data: Sequence[Any] | None, fraction: float) -> tuple[Row
         if not isinstance(data, (tuple, list)) or len(data) != wanted:
             what = "(x_val, y_val)" if wanted == 2 else "(x_val,)"
             raise InputError(f"fit: validation_data must be {what}")
-        validation = Rows.of(data[0], data[1] if wanted == 2 else None, "fit: validation_data")
+        validation = trainer.rows(data[0], data[1] if wanted == 2 else None, "fit: validation_data")
         if validation.ports != rows.ports:
             raise InputError(
                 f"fit: validation_data ({validation.described}) and data ({rows.described}) differ in shape or dtype"
@@ -168,7 +171,13 @@ def _split(rows: Rows, data: Sequence[Any] | None, fraction: float) -> tuple[Row
         return rows, validation
     if not fraction:
         return rows, None
-    kept, held = train_validation_split(rows.arrays, fraction)
+    try:
+        kept, held = train_validation_split(rows.arrays, fraction)
+    except InputError:  # the arrays fit each other, so it is the fraction
+        raise InputError(
+            f"fit: validation_split {fraction} of {len(rows)} rows leaves no rows to train on or none to validate "
+            "with; give a fraction between 0 and 1, and at least two rows"
+        ) from None
     count = len(rows.x)
     parts = [Rows(part[:count], None if rows.y is None else part[count:]) for part in (kept, held)]
     return parts[0], parts[1]

@@ -19,6 +19,9 @@ LOSSES: dict[str, Loss] = {
     "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
 }
 
+FLOAT_TARGETS: tuple[Loss, ...] = (mse_loss, binary_cross_entropy_with_logits)
+"""Losses whose targets are real numbers; integers and bools given as targets become float32 for them."""
+
 
 def find_loss(loss: Loss | str) -> Loss:
     """The loss of a name; a function is its own. Raises AttributeValueError listing the names."""

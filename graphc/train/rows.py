@@ -31,9 +31,15 @@ class Rows:
     y: tuple[Array, ...] | None
 
     @staticmethod
-    def of(x: Any, y: Any, user: str) -> Rows:
-        """Rows from what a user gives: an array each, or a tuple of arrays. Raises InputError naming `user`."""
-        rows = Rows(_arrays(x, "x", user), None if y is None else _arrays(y, "y", user))
+    def of(x: Any, y: Any, user: str, float_targets: bool = False) -> Rows:
+        """Rows from what a user gives: an array each, or a tuple of arrays. Raises InputError naming `user`.
+
+        With `float_targets`, targets of integers and bools become float32.
+        """
+        targets = None if y is None else _arrays(y, "y", user)
+        if targets is not None and float_targets:
+            targets = tuple(a.astype(np.float32) if a.dtype.kind in "iub" else a for a in targets)
+        rows = Rows(_arrays(x, "x", user), targets)
         lengths = {len(array) for array in rows.arrays}
         if len(lengths) > 1:
             raise InputError(f"{user}: arrays have different numbers of rows: {rows.described}")

@@ -9,14 +9,14 @@ import numpy as np
 
 from graphc.dsl import origin
 from graphc.dsl.symbol import Symbol
-from graphc.dsl.variables import Input, Param, input
+from graphc.dsl.variables import Input, Param, Variable, input
 from graphc.errors import AttributeValueError, InputError, ShapeError, StateError
 from graphc.ir.dims import Dim, symbol
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program, compile
 from graphc.train import tracing
 from graphc.train.history import History
-from graphc.train.losses import Loss, find_loss
+from graphc.train.losses import FLOAT_TARGETS, Loss, find_loss
 from graphc.train.metrics import Metric, find_metrics
 from graphc.train.rows import Array, Port, Rows
 
@@ -38,9 +38,16 @@ class Model(Protocol):
     def parameters(self) -> list[Param]:
         """What the optimiser updates."""
 
+    def named_variables(self) -> list[tuple[str, Variable]]:
+        """Parameters and state with their paths."""
+
 
 class Trainer:
-    """Programs of one model. A program's batch is a capacity: shorter batches run in it, longer ones in pieces."""
+    """Programs of one model. A program's batch is a capacity: shorter batches run in it, longer ones in pieces.
+
+    Programs hold the modules and variables that were found when they were traced; when the model's tree of them
+    changes, the programs are dropped and traced again. Plain attributes, such as a dropout's `p`, are read at tracing.
+    """
 
     def __init__(
         self,
@@ -66,9 +73,9 @@ class Trainer:
         self.epochs_seen = 0
         self._options: dict[str, Any] = {"threads": threads, "target": target, "seed": seed}
         self._programs: dict[tuple[str, Ports, int], Program] = {}
-        # The shapes and the capacity of the last call that had targets, and of the last prediction.
-        self._with_targets: tuple[Ports | None, int] = (None, 0)
-        self._inputs_only: tuple[Ports | None, int] = (None, 0)
+        self._tree = self._found_tree()
+        # The shapes and the capacity of the last call of each kind, the latest last.
+        self._last: dict[str, tuple[Ports, int]] = {}
         self._shapes: dict[Any, Any] = {}
 
     @property
@@ -76,20 +83,42 @@ class Trainer:
         """What train and evaluate programs return."""
         return ["loss", *self.metrics]
 
+    def rows(self, x: Any, y: Any, user: str) -> Rows:
+        """See `Rows.of`; targets are converted to what the loss takes."""
+        return Rows.of(x, y, user, float_targets=self.loss in FLOAT_TARGETS)
+
     def program_for(self, kind: str, rows: Rows, batch_size: int | None) -> tuple[Program, int]:
         """The program for rows of this kind, and how many it takes at a time (at most `batch_size`)."""
+        self._drop_outdated()
         ports = rows.ports if kind != "predict" else (rows.ports[0], None)
         if batch_size is None:
-            seen = [c for p, c in (self._with_targets, self._inputs_only) if p is not None and p[0] == ports[0]]
+            seen = [c for _, p, c in self._remembered(kind) if p[0] == ports[0]]
             batch_size = next((c for c in seen if c >= SMALLEST_KEPT), DEFAULT_CAPACITY)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         capacity = self._capacity(kind, ports, batch_size, len(rows))
-        if kind == "predict":
-            self._inputs_only = (ports, capacity)
-        else:
-            self._with_targets = (ports, capacity)
+        self._last.pop(kind, None)
+        self._last[kind] = (ports, capacity)
         return self._compiled(kind, ports, capacity), capacity
+
+    def _remembered(self, kind: str) -> list[tuple[str, Ports, int]]:
+        """Kinds, shapes and capacities of calls: the last of this kind, then those of other kinds, the latest first."""
+        kinds = sorted(reversed(self._last), key=lambda k: k != kind)
+        return [(k, *self._last[k]) for k in kinds]
+
+    def _found_tree(self) -> list[tuple[str, Any]]:
+        """The modules and variables by path. They are kept, not their ids, which may be used again."""
+        return [*self.model.named_modules(), *self.model.named_variables()]
+
+    def _drop_outdated(self) -> None:
+        """Forget the programs when a module or a variable was replaced, added or removed since they were traced."""
+        tree = self._found_tree()
+        if tree != self._tree:
+            self._tree = tree
+            self._programs.clear()
+            self._shapes = {}
+            for _, variable in self.model.named_variables():
+                variable.initialise(self.seed, rooted=True)
 
     def _capacity(self, kind: str, ports: Ports, batch_size: int, rows: int) -> int:
         """That of a compiled program where one fits; a huge batch size asks for no more room than there are rows."""
@@ -104,17 +133,18 @@ class Trainer:
         if kind not in KINDS:
             raise AttributeValueError(f"program {kind!r} is unknown; use one of: {', '.join(KINDS)}")
         if x is not None:
-            return self.program_for(kind, Rows.of(x, y, f"program({kind!r})"), batch_size)[0]
-        ports, capacity = self._with_targets
-        if kind == "predict":
-            ports, capacity = self._inputs_only if ports is None else ((ports[0], None), capacity)
-        if ports is None:
-            raise InputError(f"program({kind!r}): the shapes are not known yet; fit or predict first, or give x and y")
-        return self._compiled(kind, ports, batch_size or capacity)
+            return self.program_for(kind, self.rows(x, y, f"program({kind!r})"), batch_size)[0]
+        self._drop_outdated()
+        for known, ports, capacity in self._remembered(kind):
+            if kind == "predict":
+                return self._compiled(kind, (ports[0], None), batch_size or capacity)
+            if known != "predict":  # a prediction does not tell the shapes of targets
+                return self._compiled(kind, ports, batch_size or capacity)
+        raise InputError(f"program({kind!r}): the shapes are not known yet; fit or predict first, or give x and y")
 
     def evaluate(self, x: Any, y: Any, batch_size: int | None) -> dict[str, float]:
         """See `Module.evaluate`."""
-        return self.mean_over(Rows.of(x, y, "evaluate"), batch_size)
+        return self.mean_over(self.rows(x, y, "evaluate"), batch_size)
 
     def mean_over(self, rows: Rows, batch_size: int | None) -> dict[str, float]:
         """The loss and the metrics, means over all rows, as in evaluation."""

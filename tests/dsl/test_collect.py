@@ -82,3 +82,8 @@ def test_a_program_takes_many_nodes_without_recursion() -> None:
     for _ in range(3000):
         y = y + 1
     assert len(collect([x], [y]).graph.nodes) == 3000 * 3
+
+
+def test_outputs_that_are_one_symbol_are_told_to_be_a_list() -> None:
+    with pytest.raises(InputError, match=r"outputs must be a list: \[loss\]"):
+        gc.compile([X], gc.sum(X))  # type: ignore[arg-type]

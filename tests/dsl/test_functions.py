@@ -80,3 +80,40 @@ def test_bad_shapes() -> None:
         gc.gather(x, np.array([0, 1]))
     with pytest.raises(ShapeError, match="broadcast_to"):
         gc.broadcast_to(x, (3, 5))
+
+
+TIED = np.array([[1, 3, 3], [2, 2, 2], [3, 0, 1]], np.float32)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0,), (0, 1)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_the_gradient_of_extremes_of_equal_elements_is_that_of_torch(sign, axis, keepdims, compute) -> None:
+    torch = pytest.importorskip("torch")
+    data, x = sign * TIED, gc.input("x", (3, 3))
+    name = "max" if sign > 0 else "min"
+    for find in (getattr(gc, name), lambda v, *a: getattr(v, name)(*a)):
+        y = find(x, axis, keepdims)
+        t = torch.tensor(data, requires_grad=True)
+        one = axis[0] if axis == (0,) else axis
+        theirs = getattr(torch, name)(t, one, keepdim=keepdims)[0] if isinstance(one, int) else getattr(torch, name)(t)
+        theirs.sum().backward()
+        value, gradient = compute([y, gc.grad(gc.sum(y), x)], {x: data})
+        np.testing.assert_array_equal(value.reshape(theirs.shape), theirs.detach())
+        np.testing.assert_allclose(gradient, t.grad, rtol=1e-6)
+    for find in (getattr(gc, f"a{name}"), lambda v, *a: getattr(v, f"a{name}")(*a), getattr(np, f"a{name}")):
+        y = find(x, axis, keepdims=keepdims) if find is getattr(np, f"a{name}") else find(x, axis, keepdims)
+        t = torch.tensor(data, requires_grad=True)
+        theirs = getattr(torch, f"a{name}")(t, () if axis is None else axis, keepdim=keepdims)
+        theirs.sum().backward()
+        value, gradient = compute([y, gc.grad(gc.sum(y), x)], {x: data})
+        np.testing.assert_array_equal(value, theirs.detach())
+        np.testing.assert_allclose(gradient, t.grad, rtol=1e-6)
+
+
+def test_the_first_of_equal_elements_in_a_compiled_program() -> None:
+    x = gc.input("x", (3, 3))
+    f = gc.compile([x], [gc.grad(gc.sum(gc.max(x, axis=1)), x), gc.grad(gc.sum(gc.amax(x, axis=1)), x)])
+    first, even = f(TIED)
+    np.testing.assert_array_equal(first, [[0, 1, 0], [1, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(even, [[0, 0.5, 0.5], [1 / 3] * 3, [1, 0, 0]], rtol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import GradientError, ShapeError
+from graphc.errors import AttributeValueError, GradientError, ShapeError
 
 
 def test_uniform_lies_in_its_range_and_depends_on_the_seed(compute) -> None:
@@ -43,3 +43,17 @@ def test_shapes_may_hold_symbols_and_must_be_given() -> None:
         gc.random.bernoulli(0.5)
     with pytest.raises(ShapeError, match="x.shape"):
         gc.random.uniform(x)
+
+
+def test_uniform_never_returns_its_upper_bound(compute) -> None:
+    low, high = 1.0, float(np.nextafter(np.float32(1), np.float32(2)))  # nothing lies between, half would be rounded up
+    (u,) = compute([gc.random.uniform((1000,), low, high)], {})
+    assert set(u) == {np.float32(low)}
+    (v,) = compute([gc.random.uniform((10,), 2.0, 2.0)], {})
+    assert set(v) == {2.0}
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (0.0, float("nan")), (-1.0, gc.input("h", ()))])
+def test_bounds_must_be_numbers_in_order(low, high) -> None:
+    with pytest.raises(AttributeValueError, match="low must be a number of at most high"):
+        gc.random.uniform((3,), low, high)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 import graphc as gc
+from graphc import nn
 from graphc.errors import InputError, ShapeError, StateError
 
 
@@ -23,7 +25,10 @@ def test_a_parameter_owns_aligned_memory_for_life() -> None:
 def test_value_is_a_copy_and_assignment_counts_versions() -> None:
     w = gc.param("w", (2,), init=[1.0, 2.0])
     copied = w.value
-    copied[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        copied[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        w.value[0] += 1
     assert w.value[0] == 1 and w.version == 0
     w.value = np.array([3.0, 4.0])  # float64 is a safe cast
     assert w.version == 1 and w.value.tolist() == [3, 4]
@@ -99,3 +104,45 @@ def test_reserved_name_and_symbolic_shapes() -> None:
         gc.param("rng", (2,))
     with pytest.raises(ShapeError, match="must be integers"):
         gc.param("w", ("N", 2))
+
+
+def test_equal_layers_without_a_parent_start_differently() -> None:
+    x = gc.input("x", (1, 4))
+    a, b = nn.Linear(4, 4), nn.Linear(4, 4)
+    gc.compile([x], [a(x), b(x)], seed=3)
+    assert not np.array_equal(a.weight.value, b.weight.value)
+    c, d = nn.Linear(4, 4), nn.Linear(4, 4)
+    c.predict(np.ones((1, 4)))  # so that it has values
+    model = nn.Sequential(c, d, nn.Linear(4, 4))
+    starts = [model.state_dict()[f"{k}.weight"] for k in range(3)]
+    assert not any(np.array_equal(starts[i], starts[k]) for i, k in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_start_of_a_model_depends_on_seed_and_paths_alone() -> None:
+    def start(layers: int) -> np.ndarray:
+        for _ in range(layers):
+            nn.Linear(4, 4).weight.value  # noqa: B018
+        model = nn.Sequential(nn.Linear(4, 4))
+        return model.state_dict()["0.weight"]
+
+    np.testing.assert_array_equal(start(0), start(3))
+    np.testing.assert_array_equal(start(0), gc.param("0.weight", (4, 4), nn.Linear(4, 4).weight._initialiser).value)
+    one, other = nn.Linear(4, 4), nn.Linear(4, 4)
+    one.compile(seed=5), other.compile(seed=5)  # each a model itself
+    np.testing.assert_array_equal(one.weight.value, other.weight.value)
+
+
+def test_a_pickled_variable_has_the_same_elements_and_aligned_memory() -> None:
+    made = [gc.init.glorot_uniform(), gc.init.glorot_normal(), gc.init.he_uniform(), gc.init.he_normal(),
+            gc.init.kaiming_uniform(2.0), gc.init.normal(), gc.init.uniform(), gc.init.constant(3)]  # fmt: skip
+    for kind in (gc.param, gc.state):
+        variables = [kind(f"v{k}", (3, 5), init=init, seed=k) for k, init in enumerate(made)]
+        fresh = pickle.loads(pickle.dumps(variables))  # before they have elements
+        for v, w in zip(variables, fresh, strict=True):
+            np.testing.assert_array_equal(v.value, w.value)
+        variables[0].value = np.ones((3, 5))
+        v, again = pickle.loads(pickle.dumps([variables[0]] * 2))
+        assert v is again and type(v) is type(variables[0]) and v.array.ctypes.data % 64 == 0
+        assert (v.name, v.seed, v.version) == ("v0", 0, 1) and v.value.all()
+        v.reset()
+        np.testing.assert_array_equal(v.value, fresh[0].value)

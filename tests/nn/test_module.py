@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.errors import DataError, StateError
+from graphc.errors import AttributeValueError, DataError, StateError
 
 
 class Block(nn.Module):
@@ -194,3 +195,30 @@ def test_repr_shows_the_tree() -> None:
     assert repr(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))) == (
         "Sequential(\n  (0): Linear(3, 2, bias=True)\n  (1): Dropout(p=0.1)\n)"
     )
+
+
+def test_a_pickled_model_goes_on_without_its_programs() -> None:
+    net, optimizer = Net(), optim.SGD(0.1, 0.9)
+    net.compile(lambda z, t: gc.mse_loss(z, t), optimizer)
+    x, t = np.ones((4, 4), np.float32), np.ones((4, 2), np.float32)
+    net.fit(x, t, epochs=2, verbose=0)
+    other, its_optimizer = pickle.loads(pickle.dumps((net, optimizer)))
+    np.testing.assert_array_equal(other.predict(x), net.predict(x))
+    assert [v.name for _, v in other.named_variables()] == NAMES
+    with pytest.raises(StateError, match="compile"):
+        pickle.loads(pickle.dumps(net)).fit(x, t)
+    other.compile("mse", its_optimizer)
+    other.fit(x, t, verbose=0), net.fit(x, t, verbose=0)  # with the momenta that it had
+    np.testing.assert_array_equal(other.predict(x), net.predict(x))
+
+
+def test_a_list_of_modules_may_be_given_as_one() -> None:
+    a, b = nn.Linear(2, 2), nn.Linear(2, 3)
+    for made in (nn.ModuleList([a, b]), nn.ModuleList(m for m in (a, b)), nn.ModuleList(a, b), nn.Sequential([a, b])):
+        assert list(made) == [a, b]
+    assert len(nn.ModuleList([])) == len(nn.ModuleList()) == 0 and list(nn.ModuleList(a)) == [a]
+    inner = nn.ModuleList([a, b])
+    assert list(nn.ModuleList(inner)) == [inner]
+    for bad in (3, [3], "ab"):
+        with pytest.raises(AttributeValueError, match="holds modules"):
+            nn.ModuleList(bad)

@@ -158,3 +158,13 @@ def test_a_parameter_that_the_loss_does_not_reach_is_named() -> None:
         optim.SGD(0.1).updates(gc.sum(w), [w, lost])
     with pytest.raises(GradientError, match="must be a scalar"):
         optim.SGD(0.1).updates(w, [w])
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_the_learning_rate_reads_back_as_it_was_set(make) -> None:
+    optimizer = make(0.1)
+    assert optimizer.lr == 0.1
+    optimizer.lr = 0.3
+    assert optimizer.lr == 0.3 and optimizer.lr_state.value == np.float32(0.3)
+    gc.compile([], [], {optimizer.lr_state: optimizer.lr_state * 0.5})()
+    assert optimizer.lr == float(np.float32(0.3) / 2)

@@ -279,7 +279,8 @@ def test_labels_out_of_range_are_found_before_the_first_update() -> None:
         (lambda m: m.fit(np.array(["a"]), Y), InputError, ["array of numbers"]),
         (lambda m: m.fit(X, Y, batch_size=0), InputError, ["batch_size must be at least 1"]),
         (lambda m: m.fit(X, Y, epochs=-1), InputError, ["epochs"]),
-        (lambda m: m.fit(X, Y, validation_split=1.5), InputError, ["validation_fraction"]),
+        (lambda m: m.fit(X, Y, validation_split=1.5), InputError, ["fit: validation_split 1.5"]),
+        (lambda m: m.fit(X[:1], Y[:1], validation_split=0.5), InputError, ["validation_split 0.5 of 1 rows"]),
         (lambda m: m.fit(X, Y, validation_split=0.1, validation_data=(X, Y)), AttributeValueError, ["not both"]),
         (lambda m: m.fit(X, Y, validation_data=X), InputError, ["(x_val, y_val)"]),
         (lambda m: m.fit(X, Y, validation_data=(X[:, :5], Y)), InputError, ["differ in shape", "[100, 5]"]),
@@ -398,5 +399,74 @@ def test_a_parameter_that_the_model_never_uses_is_named_by_its_path() -> None:
 
     model = Idle()
     model.compile("cross_entropy", optim.SGD(0.1))
-    with pytest.raises(GradientError, match="idle.weight"):
+    with pytest.raises(GradientError, match="idle.weight; use the layer in forward, or remove the attribute"):
         model.fit(X, Y, verbose=0)
+
+
+class Replaceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def test_a_replaced_module_is_used_by_all_programs() -> None:
+    model = Replaceable()
+    model.compile("cross_entropy", optim.SGD(0.5, 0.9))
+    model.fit(X, Y, verbose=0)
+    model.predict(X), model.evaluate(X, Y)
+    model.head = nn.Linear(4, 5)
+    s = model.state_dict()
+    z = (X @ s["body.weight"].T + s["body.bias"]) @ s["head.weight"].T + s["head.bias"]
+    np.testing.assert_allclose(model.predict(X), z, rtol=1e-4, atol=1e-5)
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    assert model.evaluate(X, Y)["loss"] == pytest.approx(-log_p[np.arange(100), Y].mean(), rel=1e-4)
+    old = model.head
+    model.head = nn.Linear(4, 3)
+    before, kept = model.state_dict(), old.weight.value
+    train = model.program("train")
+    model.fit(X, Y, verbose=0)
+    assert model.program("train") is train
+    assert not np.array_equal(model.head.weight.value, before["head.weight"])
+    np.testing.assert_array_equal(old.weight.value, kept)
+
+
+def test_a_replaced_parameter_and_a_module_replaced_by_a_callback_are_noticed() -> None:
+    model = Replaceable()
+    model.compile("cross_entropy", optim.SGD(0.1))
+    model.predict(X)
+    model.head.bias = gc.param("bias", (3,), init=7)
+    model.head.weight.value = np.zeros((3, 4))
+    np.testing.assert_array_equal(model.predict(X), np.full((100, 3), 7, np.float32))
+
+    def freshen(training, epoch):
+        if epoch == 1:
+            training.model.head = nn.Linear(4, 3)
+
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[LambdaCallback(on_epoch_begin=freshen)])
+    assert model.head.weight.version == 4  # the steps of the second epoch
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy_with_logits", gc.mse_loss])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_integer_targets_of_losses_over_real_numbers(loss, dtype) -> None:
+    t, losses = (X[:, :1] > 0).astype(dtype), []
+    for targets in (t, t.astype(np.float32)):
+        model = nn.Sequential(nn.Linear(6, 1))
+        model.compile(loss, optim.SGD(0.1))
+        history = model.fit(X, targets, epochs=2, validation_data=(X, targets), verbose=0).history
+        losses.append([history["loss"], history["val_loss"], model.evaluate(X, targets)["loss"]])
+    assert losses[0] == losses[1]
+
+
+def test_the_capacity_of_an_evaluation_does_not_change_the_training_program() -> None:
+    model = classifier()
+    model.fit(X, Y, batch_size=50, verbose=0)
+    train = model.program("train")
+    model.evaluate(X, Y, batch_size=7)
+    model.predict(X, batch_size=3)
+    assert model.program("train") is train
+    assert model.program("evaluate") is model.program("evaluate", X, Y, batch_size=7)
+    assert model.program("predict") is model.program("predict", X, batch_size=3)
