@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_cache_dir] = tempfile.TemporaryDirectory(prefix="graphc-tests-")
     os.environ["GRAPHC_CACHE"] = config.stash[_cache_dir].name
     os.environ.pop("GRAPHC_DATA", None)
-    os.environ["PYTHONSAFEPATH"] = "1"  # children import the graphc of this process, not the current folder's
+    os.environ["PYTHONSAFEPATH"] = "1"  # children import what this process imports, not the folder
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
