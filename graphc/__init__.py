@@ -15,11 +15,17 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares these with `
     from graphc import data, errors, nn, optim
     from graphc.dsl import initialisers as init
     from graphc.dsl import random
+    from graphc.dsl.activations import *
+    from graphc.dsl.custom import custom_vjp
+    from graphc.dsl.elementwise import *
     from graphc.dsl.functions import *
     from graphc.dsl.losses import *
+    from graphc.dsl.scalar_function import ScalarFunction, scalar_function
     from graphc.dsl.symbol import Symbol
     from graphc.dsl.transforms import *
     from graphc.dsl.variables import Input, Param, State, Variable, input, param, state
+    from graphc.dsl.watch import assert_, print
+    from graphc.inspect.circuit import circuit
     from graphc.ir.types import bool_
     from graphc.ir.types import f32 as float32
     from graphc.ir.types import f64 as float64
@@ -31,27 +37,51 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares these with `
 __version__ = "0.1.0"
 
 __all__ = [
-    "Input", "Param", "Program", "State", "Symbol", "Variable", "abs", "amax", "amin", "argmax", "astype",
-    "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "check_gradients", "clip", "compile", "constant",
-    "cross_entropy", "data", "equal", "errors", "exp", "expm1", "flatten", "float32", "float64", "gather", "grad",
-    "init", "input", "int32", "int64", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or",
-    "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse_loss", "nn", "not_equal", "one_hot",
-    "optim", "param", "random", "relu", "reshape", "sigmoid", "sign", "softmax", "softplus", "sqrt", "square",
-    "state", "stop_gradient", "sum", "tanh", "transpose", "uint8", "value_and_grad", "where",
+    "Input", "Param", "Program", "ScalarFunction", "State", "Symbol", "Variable", "abs", "acos", "all", "amax", "amin",
+    "any", "arange", "argmax", "argmin", "argsort", "asin", "assert_", "astype", "atan",
+    "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "ceil", "check_gradients", "circuit", "clip",
+    "compile", "concatenate", "constant", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data",
+    "diagonal", "dot", "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten",
+    "flip", "float32", "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad",
+    "hardsigmoid", "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf",
+    "isnan", "jacobian", "jvp", "leaky_relu", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "mod", "moveaxis", "mse_loss", "nn", "noisy_relu", "norm", "not_equal", "one_hot", "ones", "ones_like", "optim",
+    "outer", "pad", "param", "pow", "prelu", "print", "prod", "random", "ravel", "reciprocal", "relu", "repeat",
+    "reshape", "roll", "round", "rsqrt", "scalar_function", "scatter_add", "searchsorted", "selu", "sigmoid", "sign",
+    "silu", "sin", "sinh", "softmax", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "state", "std", "stop_gradient", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile",
+    "topk", "trace", "transpose", "tril", "triu", "uint8", "value_and_grad", "var", "vjp", "where", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 # Module -> the names it has (`name` or `name there=public name`).
 _HOMES = {
+    "graphc.dsl.custom": "custom_vjp",
+    "graphc.dsl.activations": (
+        "elu gaussian gelu hardsigmoid hardtanh heaviside leaky_relu noisy_relu prelu relu selu sigmoid silu softplus "
+        "softsign"
+    ),
+    "graphc.dsl.elementwise": (
+        "abs acos asin astype atan ceil clip cos cosh equal erf exp expm1 floor floor_divide isfinite isinf "
+        "isnan log log1p log2 logical_and logical_not logical_or logical_xor maximum minimum mod not_equal "
+        "pow reciprocal round rsqrt sign sin sinh sqrt square tan tanh where"
+    ),
     "graphc.dsl.functions": (
-        "abs amax amin argmax astype broadcast_to clip constant equal exp expm1 flatten gather log log1p "
-        "log_softmax logical_and logical_not logical_or logsumexp matmul max maximum mean min minimum "
-        "not_equal one_hot relu reshape sigmoid sign softmax softplus sqrt square stop_gradient sum tanh "
-        "transpose where"
+        "all amax amin any arange argmax argmin argsort broadcast_to concatenate constant cumprod cumsum "
+        "diagonal dot einsum expand_dims eye flatten flip full full_like gather linspace log_softmax "
+        "logsumexp matmul max mean min moveaxis norm one_hot ones ones_like outer pad prod ravel repeat "
+        "reshape roll scatter_add searchsorted softmax sort split squeeze stack std stop_gradient sum "
+        "swapaxes take take_along_axis tensordot tile topk trace transpose tril triu var zeros "
+        "zeros_like"
     ),
     "graphc.dsl.losses": "binary_cross_entropy_with_logits cross_entropy mse_loss",
+    "graphc.dsl.scalar_function": "ScalarFunction scalar_function",
     "graphc.dsl.symbol": "Symbol",
-    "graphc.dsl.transforms": "check_gradients grad value_and_grad",
+    "graphc.dsl.transforms": "check_gradients grad hessian hvp jacobian jvp value_and_grad vjp",
     "graphc.dsl.variables": "Input Param State Variable input param state",
+    "graphc.dsl.watch": "assert_ print",
+    "graphc.inspect.circuit": "circuit",
     "graphc.program": "Program compile",
     "graphc.ir.types": "f32=float32 f64=float64 i32=int32 i64=int64 u8=uint8 bool_",
 }

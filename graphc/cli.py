@@ -109,6 +109,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--stage", metavar="NAME", help="the graph after this pass ('declared': before the first)")
     show.add_argument("--kernel", metavar="NAME", help="one kernel: its form, schedule and source")
+    show.add_argument("--dump", metavar="DIR", help="write everything to this folder: index.html and text files")
     parser.add_argument("--diff", action="store_true", help="with --stage: what the pass changed, and its rewrites")
     code = parser.add_mutually_exclusive_group()
     code.add_argument("--llvm", action="store_true", help="with --kernel: its optimised LLVM assembly")
@@ -241,7 +242,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     _check_inspect(arguments)
     program = find.program(arguments.model)
-    if arguments.stage is not None:
+    if arguments.dump is not None:
+        page = program.dump(arguments.dump)
+        found, text = {"page": str(page)}, f"written to {page}"
+    elif arguments.stage is not None:
         found = report.stage_detail(program, arguments.stage)
         text = report.stage_text(found, diff=arguments.diff)
     elif arguments.kernel is not None:

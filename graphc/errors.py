@@ -42,6 +42,10 @@ class GradientError(GraphcError, ValueError):
     """A gradient was asked for that does not exist (non-scalar loss, unreachable parameter, non-differentiable op)."""
 
 
+class AssertionFailed(GraphcError, AssertionError):
+    """A condition given to `gc.assert_` was false in a call of a program; no variable has changed."""
+
+
 class CompileError(GraphcError):
     """A valid graph cannot be lowered to kernels for the chosen target."""
 

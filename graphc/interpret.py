@@ -25,7 +25,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, Any], *, dtype64: bool = True) -
     Dimension symbols take their sizes from the arrays' shapes. With `dtype64` every f32 value is computed in f64;
     without, everything has its declared dtype. Integers and truth values always have their declared dtype.
     Raises InputError for missing or unknown inputs and for shapes and dtypes that do not fit, and GraphcError for
-    a deferred gradient (`graphc.autodiff.reverse.expand_grad` expands it first).
+    a deferred gradient (`graphc.autodiff.expand.expand_derivatives` expands it first).
     """
     arrays = {value: _input_array(value, inputs, dtype64) for value in _expected(graph, inputs)}
     sizes = bind_sizes(graph.inputs, arrays)
@@ -89,7 +89,7 @@ def _apply(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dty
         return _run(body, dict(zip(body.inputs, operands, strict=True)), sizes, dtype64)
     types = [v.type for v in node.inputs]
     if node.op.reference is None:
-        reason = f"the interpreter cannot run a deferred {node.op.name!r}; expand it first (expand_grad)"
+        reason = f"the interpreter cannot run a deferred {node.op.name!r}; expand it first (expand_derivatives)"
         raise GraphcError(explain(node.op.name, types, reason, node.origin))
     try:
         return node.op.reference(operands, _bound(node, sizes, dtype64))

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import operator
+import os
 import pathlib
 import sys
 import threading
@@ -25,7 +26,9 @@ import numpy as np
 from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
+from graphc.dsl.watch import report
 from graphc.errors import CacheWarning, CompileError, GraphcWarning, InputError
+from graphc.inspect.environment import asked
 from graphc.ir.dims import evaluate, symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
@@ -71,6 +74,10 @@ class KernelView:
     def __repr__(self) -> str:
         return f"<kernel {self.name}: {self.schedule}>"
 
+    def __str__(self) -> str:
+        """Origins and form, schedule, source."""
+        return f"{self.form.rstrip()}\n\n# schedule: {self.schedule}\n{self.source.rstrip()}"
+
 
 class Program:
     """A compiled program: call it with NumPy arrays by position or by name, get a list of NumPy arrays.
@@ -110,12 +117,17 @@ class Program:
     def __call__(self, *arrays: Any, **by_name: Any) -> list[np.ndarray]:
         """Run one step. Returns the results in the order of `outputs`, as fresh arrays.
 
-        Raises InputError for missing or unknown inputs, wrong shapes or dtypes, and labels out of range; nothing is
-        updated then.
+        Raises InputError for missing or unknown inputs, wrong shapes or dtypes, and labels out of range, and
+        AssertionFailed where a `gc.assert_` does not hold; nothing is updated then.
         """
         inputs = self._by_name(arrays, by_name)
         with self._lock:
-            return self._executable_for(inputs)(inputs)
+            found = self._executable_for(inputs)(inputs)
+        if self.declared.watches:
+            results = self.declared.results
+            report(self.declared.watches, found[results:])
+            return found[:results]
+        return found
 
     def _executable_for(self, inputs: Mapping[str, Any]) -> Executable:
         """The executable, specialised for these inputs if need be; the caller holds the lock."""
@@ -201,6 +213,10 @@ class Program:
         if previous is not None:
             executable.steps = previous.steps  # random numbers go on, they do not start again
         self._image, self._executable, self._capacities = image, executable, dict(capacities)
+        if asked(os.environ):
+            from graphc.inspect.announce import tell
+
+            tell(self, os.environ)
 
     def _executable_of(self, image: ProgramImage) -> Executable:
         owners = {buffer: self._variables[image.extra["variables"][buffer]] for buffer in image.plan.variables}
@@ -326,6 +342,18 @@ class Program:
             self._image = image = self._build_and_store(self._capacities)
             self.from_cache = was_cached
         return image
+
+    def dump(self, folder: str | os.PathLike[str], *, machine_code: bool = False) -> pathlib.Path:
+        """Write all that the program went through to a folder: `index.html`, one page with nothing outside it, and
+        text files of every stage and kernel; with `machine_code` LLVM and assembly too. Returns the page's path.
+
+        The same program gives the same files. Raises CompileError before the first call if sizes are open, InputError
+        where the folder cannot be written.
+        """
+        from graphc.inspect.dump import dump
+
+        self._compiled()
+        return dump(self, folder, machine_code=machine_code)
 
     def _compiled(self) -> ProgramImage:
         if self._image is None:

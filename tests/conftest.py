@@ -22,11 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The tests of a run share one cache, as a user's programs do; a test about the cache itself sets GRAPHC_CACHE anew.
     """
-    config.stash[_environment] = {name: os.environ.get(name) for name in ("GRAPHC_CACHE", "GRAPHC_DATA", "PYTHONSAFEPATH")}
+    names = ("GRAPHC_CACHE", "GRAPHC_DATA", "GRAPHC_LOGS", "GRAPHC_DUMP")
+    config.stash[_environment] = {name: os.environ.get(name) for name in (*names, "PYTHONSAFEPATH")}
     config.stash[_cache_dir] = tempfile.TemporaryDirectory(prefix="graphc-tests-")
     os.environ["GRAPHC_CACHE"] = config.stash[_cache_dir].name
-    os.environ.pop("GRAPHC_DATA", None)
     os.environ["PYTHONSAFEPATH"] = "1"  # children import what this process imports, not the folder
+    for name in names[1:]:
+        os.environ.pop(name, None)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

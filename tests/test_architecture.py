@@ -43,6 +43,12 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # A file that stands in another row than its folder.
 PLACED = {
     "interop/safetensors.py": "data",  # a file format that needs errors alone; `Module.save` and `load` use it
+    # What `Program.dump`, GRAPHC_LOGS and GRAPHC_DUMP need: it reads compiled programs through a protocol.
+    "inspect/environment.py": "ir",
+    "inspect/report.py": "codegen",
+    "inspect/page.py": "codegen",
+    "inspect/dump.py": "codegen",
+    "inspect/announce.py": "codegen",
     "autodiff/check.py": "interpret",  # compares gradients with differences of interpreted values
 }
 
@@ -56,12 +62,17 @@ SEPARATE = {
 LATE_IMPORTS: dict[str, dict[str, str]] = {
     "codegen/machine.py": {"numba.cpython": "registers Numba's lowering, which only compiling needs"},
     "ops/scalar.py": {"sympy": "a program from the cache needs no expressions"},
+    "ops/activations.py": {"sympy": "likewise"},
+    "ops/scalar_function.py": {"sympy": "likewise"},
     "ops/stability.py": {"sympy": "a program from the cache needs no expressions", "mpmath": "comes with SymPy"},
+    "dsl/scalar_function.py": {"sympy": "only who defines a function of his own needs SymPy"},
     "dsl/transforms.py": {"graphc.autodiff.check": "declaring needs no autodiff"},
     "program.py": {
         "graphc.codegen.build": "the compiler behind a cache hit",
         "graphc.codegen.memory": "the compiler behind a cache hit",
         "graphc.codegen.machine": "only to show LLVM and machine code",
+        "graphc.inspect.dump": "loads the compiler",
+        "graphc.inspect.announce": "loads the compiler; only if the environment asks for logs or dumps",
         "graphc.codegen.host": "reads the CPU's features through llvmlite, for the cache key",
     },
     "cli.py": {
@@ -72,6 +83,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
         "graphc.inspect.oracle": "loads gradients and SymPy; the first call is timed before that",
         "graphc.inspect.peak": "loads Numba; likewise",
     },
+    "inspect/circuit_drawing.py": {"pygraphviz": "optional; texts of circuits do without"},
     "train/progress.py": {"rich.progress": "only a fit on a terminal draws a bar"},
 }
 

@@ -195,6 +195,13 @@ def test_inspect_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     assert ".text" in found["asm"] and found["name"] == name
 
 
+def test_inspect_dump(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "mlp_small", "--dump", str(tmp_path), "--json"]) == 0
+    (found,) = json_lines(capsys.readouterr().out)
+    assert found == {"page": str(tmp_path / "index.html")} and (tmp_path / "index.html").is_file()
+    assert list((tmp_path / "kernels").glob("*.py"))
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "graphc", "inspect", "mlp_small"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.autodiff.reverse import expand_grad
+from graphc.autodiff.expand import expand_derivatives
 from graphc.errors import GradientError, GraphcError
 from graphc.interpret import evaluate
 from graphc.ir.dims import symbols
@@ -93,7 +93,7 @@ def check(seed: int) -> None:
     program = declaration.program()
     for kernel in program.kernels.values():
         verify(parse_kernel(kernel.form))
-    graph = expand_grad(program.graph)
+    graph = expand_derivatives(program.graph)
     width = program.declared.inputs[0].shape[1]
     needs_capacity = not any(symbols(d) for v in program.declared.inputs for d in v.shape)
     for n in (24,) if needs_capacity else (24, 5):

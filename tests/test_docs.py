@@ -12,6 +12,7 @@ import pytest
 
 from graphc.codegen.host import host
 from graphc.inspect.bench import WORKLOADS, compiled
+from graphc.ir.op import OPS
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROOT = DOCS.parent / "graphc"
@@ -22,13 +23,24 @@ def page() -> str:
     return (DOCS / "architecture.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dumps", DOCS / "dumps.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    return script("dumps")
+
+
+def test_ops_page_is_current() -> None:
+    """Every op of the registry, and nothing else, is on the page as it is defined now."""
+    text = (DOCS / "ops.md").read_text(encoding="utf-8")
+    assert text == script("ops_page").page(), "docs/ops.md is out of date: run `python docs/ops_page.py`"
+    assert sorted(re.findall(r"^### `(\w+)`$", text, re.MULTILINE)) == sorted(OPS)
 
 
 def test_dumps_are_current(page: str, tool: ModuleType) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.autodiff.reverse import expand_grad, gradients
+from graphc.autodiff.expand import expand_derivatives
+from graphc.autodiff.reverse import gradients
 from graphc.errors import GradientError
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
@@ -33,7 +34,7 @@ def check_gradients(
         raise GradientError(f"order={order} is not 1 or 2")
     arrays = {name: np.asarray(array) for name, array in inputs.items()}
     arrays |= {name: arrays[name].astype(np.float64) for name in wrt}
-    scalar = _scalarise(expand_grad(graph), arrays)
+    scalar = _scalarise(expand_derivatives(graph), arrays)
     for _ in range(order - 1):
         scalar = _scalarise(_gradient_graph(scalar, wrt), arrays)
     found = evaluate(_gradient_graph(scalar, wrt), arrays)

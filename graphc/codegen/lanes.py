@@ -20,7 +20,10 @@ from graphc.kernel.scope import StageScope
 
 LANE_COMBINERS = ("sum", "prod", "max", "min")
 BROADCAST, STRIDED, GATHERED, LANE_REDUCTION, CHAIN = 0.5, 0.8, 1.0, 10.0, 4.0  # cycles; the second two for each lane
-SLOW = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"}
+SLOW = {
+    *("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"),
+    *("log2", "tan", "asin", "acos", "atan", "sinh", "cosh"),
+}
 SLOW_CYCLES = 12.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from graphc.dsl import declare
 from graphc.dsl.random import RNG
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Leaf, Variable
+from graphc.dsl.watch import Watch, refuse_inside, watched
 from graphc.errors import InputError, StateError
 from graphc.ir.graph import Graph, Node, Value, topological
 
@@ -23,7 +25,7 @@ class Declared:
     """A declared graph and what its inputs and outputs stand for.
 
     The graph's inputs are `inputs`, then `variables` in the order of their first use, then `rng` (i64[2]) if
-    `uses_rng`; its outputs are the results, then the new values of `updated`.
+    `uses_rng`; its outputs are the results, then what is watched, then the new values of `updated`.
     """
 
     graph: Graph
@@ -31,11 +33,12 @@ class Declared:
     variables: tuple[Variable, ...]
     updated: tuple[Variable, ...]
     uses_rng: bool
+    watches: tuple[Watch, ...] = ()
 
     @property
     def results(self) -> int:
-        """How many of the graph's outputs are results, that is no updates."""
-        return len(self.graph.outputs) - len(self.updated)
+        """How many of the graph's outputs are results, that is neither watched nor updates."""
+        return len(self.graph.outputs) - len(self.watches) - len(self.updated)
 
     @property
     def named_variables(self) -> dict[str, Variable]:
@@ -63,15 +66,20 @@ def collect(
         raise InputError(f"outputs must be a list: [loss]; got one symbol, {outputs!r}")
     results = [_checked_output(output) for output in outputs]
     updated = tuple(updates or ())
-    values = [*results, *(_new_value(variable, new) for variable, new in (updates or {}).items())]
+    news = [_new_value(variable, new) for variable, new in (updates or {}).items()]
+    values = [*results, *news]
     nodes = topological(values)
     variables, uses_rng = _leaves(listed, values, nodes)
     variables = tuple(dict.fromkeys((*variables, *updated)))
+    watches = _watches(listed, variables, uses_rng, nodes)
+    if watches:
+        values = [*results, *(w.value for w in watches), *_guarded(updated, news, watches)]
+        nodes = topological(values)
     leaves = _named_leaves(listed, variables)
     rng = (RNG,) if uses_rng else ()
     new = _copied(nodes, {**leaves, RNG: RNG})
     graph = Graph(name, (*leaves.values(), *rng), tuple(new[v] for v in values))
-    return Declared(graph, listed, variables, updated, uses_rng)
+    return Declared(graph, listed, variables, updated, uses_rng, watches)
 
 
 def _checked_inputs(inputs: Sequence[Input]) -> tuple[Input, ...]:
@@ -112,6 +120,26 @@ def _spread(new: Any, variable: Variable) -> np.ndarray[Any, Any]:
     """A number in every element of the variable; an array as it is."""
     array = np.asarray(new)
     return array if array.ndim else np.full(variable.static_shape, array)
+
+
+def _watches(
+    inputs: Sequence[Input], variables: Sequence[Variable], uses_rng: bool, nodes: Sequence[Node]
+) -> tuple[Watch, ...]:
+    """What the program prints and asserts."""
+    for node in nodes:
+        bodies = [value for value in node.attributes.values() if isinstance(value, Graph)]
+        for body in bodies:
+            refuse_inside(body.nodes, f"the functions given to {node.op.name}")
+    return watched([*(i.ir for i in inputs), *(v.ir for v in variables), *([RNG] if uses_rng else [])], nodes)
+
+
+def _guarded(updated: Sequence[Variable], news: Sequence[Value], watches: Sequence[Watch]) -> list[Value]:
+    """The new values, or the old ones where an assertion fails."""
+    conditions = [watch.holds for watch in watches if watch.holds is not None]
+    if not conditions:
+        return list(news)
+    holds = reduce(lambda a, b: declare.elementwise("logical_and", a, b), conditions)
+    return [declare.where(holds, new, variable.ir) for variable, new in zip(updated, news, strict=True)]
 
 
 def _leaves(

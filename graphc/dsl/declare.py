@@ -27,7 +27,11 @@ from graphc.ir.types import DType, as_dtype, bool_, f32, i64
 Operand: TypeAlias = Any  # a Value, a Python number, or whatever NumPy makes an array of
 
 REAL_FUNCTIONS = frozenset(
-    {"exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "softplus", "div", "mean", "log_softmax"}
+    """
+    div mean log_softmax pow reciprocal sqrt rsqrt exp expm1 log log1p log2 sin cos tan asin acos atan sinh cosh tanh
+    erf isnan isinf isfinite sigmoid softplus heaviside leaky_relu prelu elu selu softsign gelu silu hardtanh
+    hardsigmoid gaussian scalar_function
+    """.split()
 )
 
 
@@ -68,9 +72,35 @@ def promote(op: str, operands: Sequence[Operand]) -> list[Value]:
     return result
 
 
-def elementwise(op: str, *operands: Operand) -> Value:
+def elementwise(op: str, *operands: Operand, **attributes: Any) -> Value:
     """Apply the elementwise op to operands brought to one dtype and one shape."""
-    return Builder(here()).elementwise(op, *promote(op, operands))
+    return Builder(here()).elementwise(op, *promote(op, operands), **attributes)
+
+
+def rounded(op: str, value: Operand) -> Value:
+    """The rounding `op` of a float; integers are whole already."""
+    value = as_value(value)
+    return elementwise(op, value) if value.type.dtype.is_float else value
+
+
+def nearest(value: Operand, decimals: int = 0) -> Value:
+    """The nearest whole number, halves to the even one. Raises AttributeValueError for `decimals` other than 0."""
+    value = as_value(value)
+    if decimals != 0:
+        reason = f"decimals={decimals}: symbols are rounded to whole numbers; write gc.round(x * 100) / 100"
+        raise AttributeValueError(explain("round", [value.type], reason, here()))
+    return rounded("round", value)
+
+
+def clip(value: Operand, lower: Operand, upper: Operand) -> Value:
+    """min(max(value, lower), upper); a bound that is None does not bound."""
+    value = as_value(value)
+    if lower is None and upper is None:
+        reason = "both bounds are None; give a lower bound, an upper bound or both"
+        raise AttributeValueError(explain("clip", [value.type], reason, here()))
+    if not value.type.dtype.is_float and (lower is None or upper is None):
+        return elementwise("minimum", value, upper) if lower is None else elementwise("maximum", value, lower)
+    return elementwise("clip", value, -np.inf if lower is None else lower, np.inf if upper is None else upper)
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Value:
@@ -104,10 +134,11 @@ def apply(op: str, *inputs: Value, **attributes: Any) -> Value:
 
 
 def power(base: Operand, exponent: Operand) -> Value:
-    """`base ** exponent` for exponents that are multiples of 0.5 up to 64, and for a positive number as base."""
-    if isinstance(exponent, Value):
-        return _exponential(base, exponent)
-    base, number = as_value(base), _exponent(exponent)
+    """`base ** exponent`: products and roots for a number that is a multiple of 0.5 up to 64, else the op `pow`."""
+    number = _short_exponent(exponent)
+    if number is None:
+        return elementwise("pow", base, exponent)
+    base = as_value(base)
     if number == 0:
         return Builder(here()).full(1.0, base.type)
     if number < 0:
@@ -162,22 +193,6 @@ def reduce(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: 
     return apply(op, value, axes=axes, keepdims=keepdims, **attributes)
 
 
-def extremum(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: bool) -> Value:
-    """`max` or `min`: along one axis the first of equal elements has the gradient; over several they share it."""
-    value = as_value(value)
-    one = axis is not None and len(normalise_axes(op, value, axis)) == 1
-    return reduce(op, value, axis, keepdims, ties="first" if one else "even")
-
-
-def argmax(value: Operand, axis: int | None) -> Value:
-    """The position of the first largest element along one axis, which is dropped; for None among all elements."""
-    value = as_value(value)
-    if axis is None:
-        value, axis = reshape(value, (-1,)), 0
-    (one,) = normalise_axes("argmax", value, axis)
-    return apply("argmax", value, axis=one)
-
-
 def reshape(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
     """The elements in another shape; one dimension may be -1. Dimensions may be symbols."""
     value = as_value(value)
@@ -218,38 +233,6 @@ def move_axis(value: Value, source: int, target: int) -> Value:
 def broadcast_to(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
     """The value repeated along axes of size 1 and new leading axes until it has `shape`."""
     return Builder(here()).broadcast(as_value(value), tuple(as_dim(d) for d in shape))
-
-
-def index(value: Value, key: Any) -> Value:
-    """`value[key]` for `None`, `...` and `:`; picking elements has no op yet."""
-    keys = list(key) if isinstance(key, tuple) else [key]
-    whole = sum(k is not None and k is not Ellipsis for k in keys)
-    if whole > value.type.rank or keys.count(Ellipsis) > 1:
-        raise ShapeError(explain("index", [value.type], f"{len(keys)} indices for {value.type.rank} axes", here()))
-    if Ellipsis not in keys:
-        keys.append(Ellipsis)
-    dims = list(value.type.shape)
-    shape: list[Dim] = []
-    for k in keys:
-        if k is None:
-            shape.append(1)
-        elif k is Ellipsis:
-            count = value.type.rank - whole
-            shape += dims[:count]
-            del dims[:count]
-        elif isinstance(k, slice) and k == slice(None):
-            shape.append(dims.pop(0))
-        else:
-            raise SymbolError(
-                explain(
-                    "index",
-                    [value.type],
-                    f"x[{k!r}] is not available: only :, ... and None can be "
-                    "used as an index; gc.gather picks one element of each row",
-                    here(),
-                )
-            )
-    return reshape(value, tuple(shape))
 
 
 def normalise_axes(op: str, value: Value, axis: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -326,24 +309,12 @@ def _real(value: Value) -> Value:
     return value if value.type.dtype.is_float else cast(value, f32)
 
 
-def _exponential(base: Operand, exponent: Value) -> Value:
-    if isinstance(base, Value) or not np.isscalar(base) or not float(base) > 0:  # type: ignore[arg-type]
-        raise SymbolError(
-            "x ** y with a symbol y is available for a positive Python number x only; "
-            "for positive x write gc.exp(y * gc.log(x))"
-        )
-    return elementwise("exp", elementwise("mul", exponent, float(np.log(base))))  # type: ignore[arg-type]
-
-
-def _exponent(exponent: Operand) -> float:
-    number = float(exponent) if isinstance(exponent, (int, float, np.number)) else float("nan")
-    if number * 2 != int(number * 2) if np.isfinite(number) else True:
-        raise AttributeValueError(
-            f"x ** {exponent!r}: exponents are multiples of 0.5; for positive x write gc.exp(p * gc.log(x))"
-        )
-    if abs(number) > 64:
-        raise AttributeValueError(f"x ** {exponent!r}: the exponent must lie between -64 and 64")
-    return number
+def _short_exponent(exponent: Operand) -> float | None:
+    """A Python number whose power is a few products and at most one square root, else None."""
+    if not isinstance(exponent, (int, float, np.number)):
+        return None
+    number = float(exponent)
+    return number if abs(number) <= 64 and number * 2 == int(number * 2) else None
 
 
 def _batched(value: Value, batch: int, other: Value) -> Value:

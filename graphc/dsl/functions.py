@@ -1,4 +1,4 @@
-"""Functions of symbols: `gc.exp(x)`, `gc.sum(x, axis=1)`, `gc.where(c, x, y)`.
+"""Functions of symbols over axes, shapes and indices: `gc.sum(x, axis=1)`, `gc.reshape(x, (2, 3))`.
 
 Arguments are symbols, Python numbers (weakly typed) and arrays (constants); the rules are those of
 `graphc.dsl.declare`. Every function records the module and the line of its caller.
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl import declare
+from graphc.dsl import declare, indexing, products, reducing, shaping
 from graphc.dsl.declare import Operand
+from graphc.dsl.elementwise import exp
+from graphc.dsl.lifting import on_symbols
 from graphc.dsl.origin import here
-from graphc.dsl.symbol import Axis, Symbol, elementwise, unwrap, where
+from graphc.dsl.symbol import Axis, Symbol, unwrap
 from graphc.errors import DTypeError
 from graphc.ir.builder import explain
 from graphc.ir.dims import Poly
@@ -22,10 +24,12 @@ from graphc.ir.graph import Value
 from graphc.ir.types import DType, as_dtype
 
 __all__ = [
-    "abs", "amax", "amin", "argmax", "astype", "broadcast_to", "clip", "constant", "equal", "exp", "expm1", "flatten",
-    "gather", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "max",
-    "maximum", "mean", "min", "minimum", "not_equal", "one_hot", "relu", "reshape", "sigmoid", "sign", "softmax",
-    "softplus", "sqrt", "square", "stop_gradient", "sum", "tanh", "transpose", "where",
+    "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "broadcast_to", "concatenate", "constant",
+    "cumprod", "cumsum", "diagonal", "dot", "einsum", "expand_dims", "eye", "flatten", "flip", "full", "full_like",
+    "gather", "linspace", "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "moveaxis", "norm", "one_hot",
+    "ones", "ones_like", "outer", "pad", "prod", "ravel", "repeat", "reshape", "roll", "scatter_add", "searchsorted",
+    "softmax", "sort", "split", "squeeze", "stack", "std", "stop_gradient", "sum", "swapaxes", "take",
+    "take_along_axis", "tensordot", "tile", "topk", "trace", "transpose", "tril", "triu", "var", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -37,115 +41,6 @@ def constant(value: Any, dtype: str | DType | type | np.dtype[Any] | None = None
 def stop_gradient(x: Operand) -> Symbol:
     """`x` itself; gradients treat it as a constant."""
     return Symbol(declare.apply("stop_gradient", declare.as_value(unwrap(x))))
-
-
-# Elementwise.
-
-
-def exp(x: Operand) -> Symbol:
-    """e to the power x."""
-    return elementwise("exp", _operand(x))
-
-
-def expm1(x: Operand) -> Symbol:
-    """exp(x) - 1, exact for small x."""
-    return elementwise("expm1", _operand(x))
-
-
-def log(x: Operand) -> Symbol:
-    """The natural logarithm; -inf at 0, NaN below."""
-    return elementwise("log", _operand(x))
-
-
-def log1p(x: Operand) -> Symbol:
-    """log(1 + x), exact for small x."""
-    return elementwise("log1p", _operand(x))
-
-
-def sqrt(x: Operand) -> Symbol:
-    """The square root; NaN for negative x."""
-    return elementwise("sqrt", _operand(x))
-
-
-def square(x: Operand) -> Symbol:
-    """x * x."""
-    value = _operand(x)
-    return elementwise("mul", value, value)
-
-
-def tanh(x: Operand) -> Symbol:
-    """The hyperbolic tangent."""
-    return elementwise("tanh", _operand(x))
-
-
-def sigmoid(x: Operand) -> Symbol:
-    """1 / (1 + exp(-x)), without overflow."""
-    return elementwise("sigmoid", _operand(x))
-
-
-def relu(x: Operand) -> Symbol:
-    """max(x, 0); the gradient at 0 is 0, as in PyTorch."""
-    return elementwise("relu", _operand(x))
-
-
-def softplus(x: Operand) -> Symbol:
-    """log(1 + exp(x)), without overflow."""
-    return elementwise("softplus", _operand(x))
-
-
-def abs(x: Operand) -> Symbol:
-    """The absolute value; the gradient at 0 is 0."""
-    return elementwise("abs", _operand(x))
-
-
-def sign(x: Operand) -> Symbol:
-    """-1, 0 or 1."""
-    return elementwise("sign", _operand(x))
-
-
-def maximum(x: Operand, y: Operand) -> Symbol:
-    """The larger of two; where they are equal each gets half of the gradient, as in PyTorch."""
-    return elementwise("maximum", *_operands(x, y))
-
-
-def minimum(x: Operand, y: Operand) -> Symbol:
-    """The smaller of two; where they are equal each gets half of the gradient, as in PyTorch."""
-    return elementwise("minimum", *_operands(x, y))
-
-
-def clip(x: Operand, lower: Operand, upper: Operand) -> Symbol:
-    """`minimum(maximum(x, lower), upper)`."""
-    return minimum(maximum(x, lower), upper)
-
-
-def equal(x: Operand, y: Operand) -> Symbol:
-    """Elementwise x == y, bool. (The operator `==` compares symbols by identity.)"""
-    return elementwise("eq", *_operands(x, y))
-
-
-def not_equal(x: Operand, y: Operand) -> Symbol:
-    """Elementwise x != y, bool."""
-    return elementwise("ne", *_operands(x, y))
-
-
-def logical_and(x: Operand, y: Operand) -> Symbol:
-    """Elementwise `and` of bools."""
-    return elementwise("logical_and", unwrap(x), unwrap(y))
-
-
-def logical_or(x: Operand, y: Operand) -> Symbol:
-    """Elementwise `or` of bools."""
-    return elementwise("logical_or", unwrap(x), unwrap(y))
-
-
-def logical_not(x: Operand) -> Symbol:
-    """Elementwise `not` of bools."""
-    return elementwise("logical_not", unwrap(x))
-
-
-def astype(x: Operand, dtype: str | DType | type | np.dtype[Any]) -> Symbol:
-    """The elements of x in another dtype."""
-    return Symbol(declare.cast(unwrap(x), dtype))
 
 
 # Reductions. `axis` is an axis, several, or None for all; negative axes count from the end.
@@ -161,42 +56,22 @@ def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
     return Symbol(declare.reduce("mean", unwrap(x), axis, keepdims))
 
 
-def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The largest element over `axis`. Along one axis the first of equal elements has the gradient, as in
-    `torch.max(x, dim)`; over all (None) or several axes they share it evenly, as in `torch.max(x)`.
-    """
-    return Symbol(declare.extremum("max", unwrap(x), axis, keepdims))
-
-
-def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The smallest element over `axis`. Along one axis the first of equal elements has the gradient, as in
-    `torch.min(x, dim)`; over all (None) or several axes they share it evenly, as in `torch.min(x)`.
-    """
-    return Symbol(declare.extremum("min", unwrap(x), axis, keepdims))
-
-
-def amax(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The largest element over `axis`; equal elements share the gradient evenly, as in `torch.amax`."""
-    return Symbol(declare.reduce("max", unwrap(x), axis, keepdims, ties="even"))
-
-
-def amin(x: Operand, axis: Axis = None, keepdims: bool = False) -> Symbol:
-    """The smallest element over `axis`; equal elements share the gradient evenly, as in `torch.amin`."""
-    return Symbol(declare.reduce("min", unwrap(x), axis, keepdims, ties="even"))
-
-
-def argmax(x: Operand, axis: int | None = None) -> Symbol:
-    """The position of the first largest element along `axis` (None: when flattened), int64; it has no gradient."""
-    return Symbol(declare.argmax(unwrap(x), axis))
-
-
-def logsumexp(x: Operand, axis: Axis = -1, keepdims: bool = False) -> Symbol:
-    """log(sum(exp(x))) over `axis`, without overflow."""
-    value = Symbol(declare.as_value(unwrap(x)))
-    # The shift cancels in value and gradient, so it need not be differentiated.
-    shift = stop_gradient(value.amax(axis, keepdims=True))
-    total = log(sum(exp(value - shift), axis, keepdims=True)) + shift
-    return total if keepdims else _drop_axes(total, declare.normalise_axes("logsumexp", value.ir, axis))
+prod = on_symbols(reducing.prod)
+var = on_symbols(reducing.var)
+std = on_symbols(reducing.std)
+norm = on_symbols(reducing.norm)
+logsumexp = on_symbols(reducing.logsumexp)
+max = on_symbols(reducing.max)
+min = on_symbols(reducing.min)
+amax = on_symbols(reducing.amax)
+amin = on_symbols(reducing.amin)
+argmax = on_symbols(reducing.argmax)
+argmin = on_symbols(reducing.argmin)
+any = on_symbols(reducing.any)
+all = on_symbols(reducing.all)
+cumsum = on_symbols(reducing.cumsum)
+cumprod = on_symbols(reducing.cumprod)
+searchsorted = on_symbols(reducing.searchsorted)
 
 
 def log_softmax(x: Operand, axis: int = -1) -> Symbol:
@@ -267,18 +142,47 @@ def integer_indices(op: str, operand: Operand) -> Value:
     return value
 
 
-def _drop_axes(x: Symbol, axes: Sequence[int]) -> Symbol:
-    return x.reshape([d for i, d in enumerate(x.shape) if i not in axes])
+# Views, joins, triangles and creation.
 
+expand_dims = on_symbols(shaping.expand_dims)
+squeeze = on_symbols(shaping.squeeze)
+swapaxes = on_symbols(shaping.swapaxes)
+moveaxis = on_symbols(shaping.moveaxis)
+ravel = on_symbols(shaping.ravel)
+flip = on_symbols(shaping.flip)
+roll = on_symbols(shaping.roll)
+tile = on_symbols(shaping.tile)
+repeat = on_symbols(shaping.repeat)
+concatenate = on_symbols(shaping.concatenate)
+stack = on_symbols(shaping.stack)
+split = on_symbols(shaping.split)
+pad = on_symbols(shaping.pad)
+tril = on_symbols(shaping.tril)
+triu = on_symbols(shaping.triu)
+diagonal = on_symbols(shaping.diagonal)
+zeros = on_symbols(shaping.zeros)
+ones = on_symbols(shaping.ones)
+full = on_symbols(shaping.full)
+zeros_like = on_symbols(shaping.zeros_like)
+ones_like = on_symbols(shaping.ones_like)
+full_like = on_symbols(shaping.full_like)
+arange = on_symbols(shaping.arange)
+linspace = on_symbols(shaping.linspace)
+eye = on_symbols(shaping.eye)
 
-def _operand(x: Operand) -> Value:
-    """The only operand of a function; a bare Python bool is more often a mistaken `==` than meant."""
-    return declare.as_value(unwrap(x))
+# Picking and sorting.
 
+take = on_symbols(indexing.take)
+take_along_axis = on_symbols(indexing.take_along_axis)
+scatter_add = on_symbols(indexing.scatter_add)
+sort = on_symbols(indexing.sort)
+argsort = on_symbols(indexing.argsort)
+topk = on_symbols(indexing.topk)
 
-def _operands(x: Operand, y: Operand) -> tuple[Operand, Operand]:
-    """Two operands; when neither is a symbol the first becomes a constant."""
-    first, second = unwrap(x), unwrap(y)
-    if not isinstance(first, Value) and not isinstance(second, Value):
-        first = declare.as_value(first)
-    return first, second
+# Products.
+
+einsum = on_symbols(products.einsum)
+dot = on_symbols(products.dot)
+tensordot = on_symbols(products.tensordot)
+outer = on_symbols(products.outer)
+trace = on_symbols(products.trace)

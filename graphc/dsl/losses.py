@@ -124,7 +124,21 @@ def _sums(total: Value, terms: Value) -> bool:
     """Whether `total` is the sum of `terms`."""
     source = _source(total)
     assert source is not None and source.producer is not None
-    return _source(source.producer.inputs[0]) is _source(terms)
+    return _equal(_source(source.producer.inputs[0]), _source(terms))
+
+
+def _equal(first: Value | None, second: Value | None, depth: int = 8) -> bool:
+    """Whether two values are computed alike, as `exp(x)` written twice is; random samples are equal to themselves."""
+    if first is second:
+        return True
+    if first is None or second is None or not depth:
+        return False
+    a, b = first.producer, second.producer
+    if a is None or b is None or a.op is not b.op or a.attributes != b.attributes or "stream" in a.attributes:
+        return False
+    return len(a.inputs) == len(b.inputs) and all(
+        _equal(v, w, depth - 1) for v, w in zip(a.inputs, b.inputs, strict=True)
+    )
 
 
 def _warn_softmax(scores: Value) -> None:

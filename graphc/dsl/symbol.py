@@ -8,11 +8,11 @@ the answer would always be False. `<`, `<=`, `>` and `>=` are elementwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from graphc.dsl import declare
+from graphc.dsl import array_functions, declare, indexing, products, reducing, shaping
 from graphc.errors import SymbolError
 from graphc.ir.dims import Dim, format_shape
 from graphc.ir.graph import Value
@@ -92,6 +92,18 @@ class Symbol:
     def __rpow__(self, base: Any) -> Symbol:
         return Symbol(declare.power(base, self.ir))
 
+    def __mod__(self, other: Any) -> Symbol:
+        return elementwise("mod", self, other)
+
+    def __rmod__(self, other: Any) -> Symbol:
+        return elementwise("mod", other, self)
+
+    def __floordiv__(self, other: Any) -> Symbol:
+        return elementwise("floordiv", self, other)
+
+    def __rfloordiv__(self, other: Any) -> Symbol:
+        return elementwise("floordiv", other, self)
+
     def __matmul__(self, other: Any) -> Symbol:
         return Symbol(declare.matmul(self.ir, unwrap(other)))
 
@@ -106,6 +118,15 @@ class Symbol:
 
     def __abs__(self) -> Symbol:
         return elementwise("abs", self)
+
+    def __round__(self, digits: None = None) -> Symbol:
+        return self.round(digits or 0)
+
+    def __floor__(self) -> Symbol:
+        return Symbol(declare.rounded("floor", self.ir))
+
+    def __ceil__(self) -> Symbol:
+        return Symbol(declare.rounded("ceil", self.ir))
 
     # Comparisons and logic.
 
@@ -141,6 +162,11 @@ class Symbol:
     def __or__(self, other: Any) -> Symbol:
         return elementwise("logical_or", self, other)
 
+    def __xor__(self, other: Any) -> Symbol:
+        return elementwise("logical_xor", self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
     # Methods that NumPy's arrays have.
 
     @property
@@ -171,31 +197,95 @@ class Symbol:
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The largest element along `axis`; see `gc.max` for ties."""
-        return Symbol(declare.extremum("max", self.ir, axis, keepdims))
+        return Symbol(reducing.max(self.ir, axis, keepdims))
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The smallest element along `axis`; see `gc.min` for ties."""
-        return Symbol(declare.extremum("min", self.ir, axis, keepdims))
+        return Symbol(reducing.min(self.ir, axis, keepdims))
 
     def amax(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The largest element over `axis`; equal ones share the gradient."""
-        return Symbol(declare.reduce("max", self.ir, axis, keepdims, ties="even"))
+        return Symbol(reducing.amax(self.ir, axis, keepdims))
 
     def amin(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
         """The smallest element over `axis`; equal ones share the gradient."""
-        return Symbol(declare.reduce("min", self.ir, axis, keepdims, ties="even"))
+        return Symbol(reducing.amin(self.ir, axis, keepdims))
+
+    def round(self, decimals: int = 0) -> Symbol:
+        """The nearest whole number, halves to the even one. Raises AttributeValueError for `decimals` other than 0."""
+        return Symbol(declare.nearest(self.ir, decimals))
+
+    def clip(self, lower: Any = None, upper: Any = None) -> Symbol:
+        """`minimum(maximum(x, lower), upper)`; a bound may be None. See `gc.clip` for the gradient."""
+        return Symbol(declare.clip(self.ir, unwrap(lower), unwrap(upper)))
 
     def argmax(self, axis: int | None = None) -> Symbol:
         """The position of the first largest element along `axis`, for None in the flattened tensor."""
-        return Symbol(declare.argmax(self.ir, axis))
+        return Symbol(reducing.argmax(self.ir, axis))
+
+    def argmin(self, axis: int | None = None) -> Symbol:
+        """The position of the first smallest element along `axis`, for None in the flattened tensor."""
+        return Symbol(reducing.argmin(self.ir, axis))
+
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
+        """The product over `axis`, over all axes for None."""
+        return Symbol(reducing.prod(self.ir, axis, keepdims))
+
+    def var(self, axis: Axis = None, keepdims: bool = False, *, correction: int = 1) -> Symbol:
+        """The variance over `axis`, unbiased unless `correction=0`."""
+        return Symbol(reducing.var(self.ir, axis, keepdims, correction=correction))
+
+    def std(self, axis: Axis = None, keepdims: bool = False, *, correction: int = 1) -> Symbol:
+        """The standard deviation over `axis`; see `var`."""
+        return Symbol(reducing.std(self.ir, axis, keepdims, correction=correction))
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
+        """Whether an element over `axis` is true or not 0."""
+        return Symbol(reducing.any(self.ir, axis, keepdims))
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Symbol:
+        """Whether all elements over `axis` are true or not 0."""
+        return Symbol(reducing.all(self.ir, axis, keepdims))
+
+    def cumsum(self, axis: int | None = None) -> Symbol:
+        """The running sum along `axis`, for None of the flattened tensor."""
+        return Symbol(reducing.cumsum(self.ir, axis))
+
+    def squeeze(self, axis: Axis = None) -> Symbol:
+        """The tensor without axes of size 1: those named, or all of them."""
+        return Symbol(shaping.squeeze(self.ir, axis))
+
+    def swapaxes(self, axis1: int, axis2: int) -> Symbol:
+        """Two axes exchanged."""
+        return Symbol(shaping.swapaxes(self.ir, axis1, axis2))
+
+    def ravel(self) -> Symbol:
+        """All elements along one axis."""
+        return Symbol(shaping.ravel(self.ir))
+
+    def repeat(self, repeats: int, axis: int | None = None) -> Symbol:
+        """Each element `repeats` times in a row along `axis`, for None of the flattened tensor."""
+        return Symbol(shaping.repeat(self.ir, repeats, axis))
+
+    def take(self, indices: Any, axis: int | None = None) -> Symbol:
+        """The slices that `indices` name along `axis`, for None elements of the flattened tensor."""
+        return Symbol(indexing.take(self.ir, unwrap(indices), axis))
+
+    def dot(self, other: Any) -> Symbol:
+        """NumPy's dot product with another tensor."""
+        return Symbol(products.dot(self.ir, unwrap(other)))
 
     def __getitem__(self, key: Any) -> Symbol:
-        return Symbol(declare.index(self.ir, key))
+        return Symbol(indexing.index(self.ir, unwrap_all(key)))
 
     # What Python would need a concrete value for.
 
     def __bool__(self) -> NoReturn:
-        self._refuse("if x", "is not known while the graph is declared; write gc.where(condition, a, b)")
+        self._refuse(
+            "if x, while x, a and b, a < x < b",
+            "is not known while the graph is declared; write gc.where(condition, a, b), gc.cond or gc.while_loop, and "
+            "(a < x) & (x < b)",
+        )
 
     def __float__(self) -> NoReturn:
         self._refuse("float(x)", "has no value before a program runs; compile it as an output and call the program")
@@ -228,6 +318,25 @@ class Symbol:
             "has no elements before a program runs; compile it as an output and call the program (parameters: W.value)",
         )
 
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        self._refuse("x[...] = y", "never changes; write y = gc.where(mask, new, x), or give updates={W: new} a state")
+
+    def __delitem__(self, key: object) -> NoReturn:
+        self._refuse("del x[...]", "never changes; index what is to stay")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            self._refuse(f"format(x, {spec!r})", "has no value before a program runs; gc.print shows it at every call")
+        return repr(self)
+
+    if not TYPE_CHECKING:  # a type checker would take every attribute to exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            about = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in ELSEWHERE:
+                about = f"x.{name}: {self!r} has none: {ELSEWHERE[name]}"
+            raise AttributeError(about, name=name, obj=self)
+
     def _refuse(self, use: str, reason: str) -> NoReturn:
         raise SymbolError(f"{use}: {self!r} {reason}")
 
@@ -246,32 +355,43 @@ class Symbol:
         raise SymbolError(f"np.{name} is not available for symbols; graphc has: {', '.join(known)}")
 
     def __array_function__(self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = function.__name__
-        if name == "where" and len(args) == 3 and not kwargs:
-            return where(*args)
-        if name not in ARRAY_METHODS or not args or not isinstance(args[0], Symbol):
-            known = ", ".join(sorted([*ARRAY_METHODS, "where"]))
-            raise SymbolError(f"np.{name} is not available for symbols; graphc has: {known}")
-        accepted = {"axis", "keepdims"} if name not in ("reshape", "transpose") else set()
-        if unknown := set(kwargs) - accepted:
-            raise SymbolError(f"np.{name}: the argument {sorted(unknown)[0]!r} is not available for symbols")
-        return getattr(args[0], ARRAY_METHODS[name])(*args[1:], **kwargs)
+        return wrap(array_functions.call(function, args, kwargs, unwrap_all))
 
+
+_NO_VALUE = "it has no value before a program runs; compile it as an output and call the program"
+# What other libraries' tensors have under names that users try here.
+ELSEWHERE = {
+    "item": _NO_VALUE,
+    "numpy": _NO_VALUE,
+    "tolist": _NO_VALUE,
+    "backward": "gradients are symbols too; write gc.grad(loss, [W, b])",
+    "grad": "gradients are symbols too; write gc.grad(loss, x)",
+    "requires_grad": "gc.grad takes the gradient with respect to any floating symbol",
+    "detach": "write gc.stop_gradient(x)",
+    "view": "write x.reshape(...)",
+    "permute": "write x.transpose(...)",
+    "copy": "a symbol never changes, so it need not be copied",
+    "clone": "a symbol never changes, so it need not be copied",
+    "device": "the program that computes it has one: gc.compile(..., target=...)",
+    "value": "only parameters and state have values between calls; compile it as an output and call the program",
+}
 
 UFUNC_OPS = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "negative": "neg", "maximum": "maximum",
     "minimum": "minimum", "exp": "exp", "log": "log", "log1p": "log1p", "expm1": "expm1", "sqrt": "sqrt",
     "tanh": "tanh", "absolute": "abs", "fabs": "abs", "sign": "sign", "less": "lt", "less_equal": "le",
     "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "logical_and": "logical_and",
-    "logical_or": "logical_or", "logical_not": "logical_not", "invert": "logical_not",
+    "logical_or": "logical_or", "logical_not": "logical_not", "invert": "logical_not", "logical_xor": "logical_xor",
+    "bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor", "square": "square",
+    "reciprocal": "reciprocal", "floor_divide": "floordiv", "remainder": "mod", "log2": "log2", "sin": "sin",
+    "cos": "cos", "tan": "tan", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh",
+    "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
 }  # fmt: skip
 UFUNC_DECLARATIONS: dict[str, Callable[..., Value]] = {
     "power": declare.power, "float_power": declare.power, "matmul": declare.matmul,
-    "square": lambda x: declare.elementwise("mul", x, x), "positive": declare.as_value,
-}  # fmt: skip
-ARRAY_METHODS = {
-    "sum": "sum", "mean": "mean", "max": "max", "amax": "amax", "min": "min", "amin": "amin", "argmax": "argmax",
-    "reshape": "reshape", "transpose": "transpose", "dot": "__matmul__", "astype": "astype",
+    "positive": declare.as_value, "floor": lambda x: declare.rounded("floor", x),
+    "ceil": lambda x: declare.rounded("ceil", x), "rint": lambda x: declare.rounded("round", x),
+    "heaviside": lambda x, at_zero: declare.elementwise("heaviside", x, at_zero=float(at_zero)),
 }  # fmt: skip
 
 
@@ -280,9 +400,21 @@ def unwrap(operand: Any) -> Any:
     return operand.ir if isinstance(operand, Symbol) else operand
 
 
-def elementwise(op: str, *operands: Any) -> Symbol:
+def unwrap_all(operand: Any) -> Any:
+    """As `unwrap`, also for symbols inside lists, tuples and slices."""
+    if isinstance(operand, (list, tuple)):
+        return type(operand)(map(unwrap_all, operand))
+    return unwrap(operand)
+
+
+def wrap(result: Any) -> Any:
+    """The symbol of a value, or the symbols of a list or tuple of them."""
+    return type(result)(map(Symbol, result)) if isinstance(result, (list, tuple)) else Symbol(result)
+
+
+def elementwise(op: str, *operands: Any, **attributes: Any) -> Symbol:
     """The elementwise op applied to symbols, Python numbers and arrays."""
-    return Symbol(declare.elementwise(op, *map(unwrap, operands)))
+    return Symbol(declare.elementwise(op, *map(unwrap, operands), **attributes))
 
 
 def where(condition: Any, x: Any, y: Any) -> Symbol:

@@ -1,151 +1,199 @@
-"""Transforms of declared graphs: gradients.
+"""Transforms of declared graphs: gradients, products with Jacobians, Jacobians and Hessians.
 
-`grad` is deferred: it declares one node that the first pass of the compiler replaces by the derivative graph, so a
-program found in the cache never derives anything. What can be said of the path from the loss to a parameter is said
+They are deferred: each declares one node that the first pass of the compiler replaces by the derivative graph, so a
+program found in the cache never derives anything. What can be said of the path from an output to a parameter is said
 at declaration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
+from graphc.dsl import declare
 from graphc.dsl.collect import collect
+from graphc.dsl.declare import Operand
 from graphc.dsl.origin import here
+from graphc.dsl.paths import check_paths
 from graphc.dsl.random import RNG
-from graphc.dsl.symbol import Symbol
-from graphc.dsl.variables import Input, Leaf, Variable
+from graphc.dsl.symbol import Symbol, unwrap
+from graphc.dsl.variables import Input, Variable
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Node, Value, reached_from, topological
-from graphc.ir.op import OPS, NotDifferentiable
+from graphc.ir.dims import format_shape
+from graphc.ir.graph import Value
+from graphc.ir.op import OPS
 
-__all__ = ["check_gradients", "grad", "value_and_grad"]
+__all__ = ["check_gradients", "grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
+
+Symbols = Symbol | Sequence[Symbol]
 
 
 @overload
 def grad(loss: Symbol, wrt: Symbol) -> Symbol: ...
 @overload
 def grad(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]: ...
-def grad(loss: Symbol, wrt: Symbol | Sequence[Symbol]) -> Symbol | list[Symbol]:
+def grad(loss: Symbol, wrt: Symbols) -> Symbol | list[Symbol]:
     """The gradient of the scalar `loss` with respect to one symbol, or to several (a list, in their order).
 
     `wrt` may hold parameters, inputs and intermediate results; gradients of gradients work. Raises GradientError if
     the loss is no floating scalar, if it does not depend differentiably on a symbol, or if an op without a gradient
     lies between (the message names it).
     """
-    gradients = gradients_of(loss, [wrt] if isinstance(wrt, Symbol) else list(wrt))
-    return gradients[0] if isinstance(wrt, Symbol) else gradients
-
-
-def gradients_of(
-    loss: Symbol, sources: Sequence[Symbol], unused: str = "leave it out of wrt, or use it in the loss"
-) -> list[Symbol]:
-    """See `grad`; `unused` is the advice about a source that the loss does not depend on."""
-    _check_loss(loss)
-    for source in sources:
-        _check_source(source)
-    if not sources:
-        return []
-    _check_paths(loss.ir, [s.ir for s in sources], unused)
-    found = Builder(here()).apply(OPS["grad"], (loss.ir, *(s.ir for s in sources)), {})
-    return [Symbol(value) for value in (found if isinstance(found, tuple) else (found,))]
+    return _like(wrt, _gradients("grad", loss, _listed(wrt)))
 
 
 @overload
 def value_and_grad(loss: Symbol, wrt: Symbol) -> tuple[Symbol, Symbol]: ...
 @overload
 def value_and_grad(loss: Symbol, wrt: Sequence[Symbol]) -> tuple[Symbol, list[Symbol]]: ...
-def value_and_grad(loss: Symbol, wrt: Symbol | Sequence[Symbol]) -> tuple[Symbol, Symbol | list[Symbol]]:
+def value_and_grad(loss: Symbol, wrt: Symbols) -> tuple[Symbol, Symbol | list[Symbol]]:
     """`(loss, grad(loss, wrt))`. A static graph computes what both share once in any case."""
     return loss, grad(loss, wrt)
 
 
-def _check_loss(loss: Any) -> None:
+def vjp(outputs: Symbols, wrt: Symbols, cotangents: Operand | Sequence[Operand]) -> Symbol | list[Symbol]:
+    """The vector-Jacobian product: cotangents of `wrt` from cotangents of `outputs`, by reverse mode.
+
+    `cotangents` are symbols, arrays or (for every element) numbers: one for one output, as many as outputs for a
+    list; shapes as the outputs'. The result has the shapes of `wrt`, a list for a list. Raises GradientError as
+    `grad` does, and for vectors that do not fit.
+    """
+    listed, sources = _outputs("vjp", outputs), _listed(wrt)
+    vectors = _vectors("vjp", "cotangent", outputs, listed, cotangents)
+    _check_sources("vjp", sources)
+    check_paths("vjp", _values(listed), _values(sources))
+    operands = (*_values(listed), *vectors, *_values(sources))
+    return _like(wrt, _applied("vjp", operands, outputs=len(listed)) if sources else [])
+
+
+def jvp(outputs: Symbols, wrt: Symbols, tangents: Operand | Sequence[Operand]) -> Symbol | list[Symbol]:
+    """The Jacobian-vector product: tangents of `outputs` from tangents of `wrt`, by forward mode.
+
+    `jvp(loss, [W], [dW])` is the derivative of the loss in the direction dW. `tangents` are symbols, arrays or (for
+    every element) numbers, one for each of `wrt`, of their shapes. The result has the shapes of `outputs`, a list for
+    a list. All that is not in `wrt` is held constant, what is in it varies by itself. Raises GradientError as `grad`
+    does, and for vectors that do not fit.
+    """
+    listed, sources = _outputs("jvp", outputs), _listed(wrt)
+    _check_sources("jvp", sources)
+    vectors = _vectors("jvp", "tangent", wrt, sources, tangents)
+    if not sources:
+        raise GradientError("jvp: wrt is empty; name what the tangents belong to")
+    check_paths("jvp", _values(listed), _values(sources))
+    operands = (*_values(listed), *_values(sources), *vectors)
+    return _like(outputs, _applied("jvp", operands, outputs=len(listed)))
+
+
+def hvp(loss: Symbol, wrt: Symbols, vectors: Operand | Sequence[Operand]) -> Symbol | list[Symbol]:
+    """The Hessian of the scalar `loss` by `wrt`, times vectors of their shapes: forward mode over reverse mode.
+
+    It costs a few gradients and never makes the Hessian. (Pearlmutter, "Fast exact multiplication by the Hessian",
+    Neural Computation 6(1), 1994.) Raises GradientError as `grad` and `jvp` do.
+    """
+    sources = _listed(wrt)
+    given = _vectors("hvp", "vector", wrt, sources, vectors)
+    gradients = _gradients("hvp", loss, sources)
+    operands = (*_values(gradients), *_values(sources), *given)
+    return _like(wrt, _applied("jvp", operands, outputs=len(gradients)) if sources else [])
+
+
+def jacobian(output: Symbol, wrt: Symbols) -> Symbol | list[Symbol]:
+    """The derivative of every element of `output` by every element of `wrt`, of shape `output.shape + wrt.shape`.
+
+    One reverse pass for each element of the output, or one forward pass for each element of `wrt` if these are fewer,
+    all in one graph: for small outputs. Sizes must be integers. Raises GradientError as `grad` does, ShapeError.
+    """
+    (listed,), sources = _outputs("jacobian", output), _listed(wrt)
+    _check_sources("jacobian", sources)
+    check_paths("jacobian", [listed.ir], _values(sources))
+    return _like(wrt, _applied("jacobian", (listed.ir, *_values(sources))) if sources else [])
+
+
+def hessian(loss: Symbol, wrt: Symbols) -> Symbol | list[list[Symbol]]:
+    """The second derivatives of the scalar `loss`: for one symbol of shape s a symbol of shape s + s.
+
+    For a list the blocks `[[d2 loss / d wrt[i] d wrt[j] ...] ...]`. It is the Jacobian of the gradient, see there.
+    """
+    sources = _listed(wrt)
+    gradients = _gradients("hessian", loss, sources)
+    blocks = [_applied("jacobian", (g.ir, *_values(sources))) for g in gradients]
+    return blocks[0][0] if isinstance(wrt, Symbol) else blocks
+
+
+def gradients_of(loss: Symbol, sources: Sequence[Symbol], unused: str) -> list[Symbol]:
+    """See `grad`; `unused` is the advice about a source that the loss does not depend on."""
+    return _gradients("grad", loss, sources, unused)
+
+
+def _gradients(op: str, loss: Symbol, sources: Sequence[Symbol], unused: str = "") -> list[Symbol]:
     if not isinstance(loss, Symbol):
-        raise GradientError(f"grad: the loss must be a symbol, got {type(loss).__name__}")
+        raise GradientError(f"{op}: the loss must be a symbol, got {type(loss).__name__}")
     if loss.shape:
-        raise GradientError(f"grad: the loss must be a scalar, got {loss!r}; take its sum or mean")
+        raise GradientError(f"{op}: the loss must be a scalar, got {loss!r}; take its sum or mean")
     if not loss.dtype.is_float:
-        raise GradientError(f"grad: the loss must be float32 or float64, got {loss!r}")
+        raise GradientError(f"{op}: the loss must be float32 or float64, got {loss!r}")
+    _check_sources(op, sources)
+    check_paths(op, [loss.ir], _values(sources), unused)
+    return _applied("grad", (loss.ir, *_values(sources))) if sources else []
 
 
-def _check_source(source: Any) -> None:
-    if not isinstance(source, Symbol):
-        raise GradientError(f"grad: expected symbols to differentiate by, got {type(source).__name__}")
-    if not source.dtype.is_float:
-        raise GradientError(f"grad: {source!r} is not floating, so there is no gradient with respect to it")
+def _applied(op: str, operands: Sequence[Value], **attributes: Any) -> list[Symbol]:
+    found = Builder(here()).apply(OPS[op], operands, attributes)
+    return [Symbol(value) for value in (found if isinstance(found, tuple) else (found,))]
 
 
-def _check_paths(loss: Value, sources: Sequence[Value], unused: str) -> None:
-    nodes = topological([loss])
-    live = _differentiably_read(loss, nodes)
+def _listed(symbols: Symbols) -> list[Symbol]:
+    if isinstance(symbols, Symbol):
+        return [symbols]
+    return list(symbols)
+
+
+def _like(asked: Symbols, found: list[Symbol]) -> Symbol | list[Symbol]:
+    return found[0] if isinstance(asked, Symbol) else found
+
+
+def _values(symbols: Sequence[Symbol]) -> list[Value]:
+    return [symbol.ir for symbol in symbols]
+
+
+def _outputs(op: str, outputs: Any) -> list[Symbol]:
+    listed: list[Any] = _listed(outputs) if isinstance(outputs, (Symbol, list, tuple)) else [outputs]
+    for output in listed:
+        if not isinstance(output, Symbol) or not output.dtype.is_float:
+            found = repr(output) if isinstance(output, Symbol) else type(output).__name__
+            raise GradientError(f"{op}: the output must be a float32 or float64 symbol, got {found}")
+    if not listed:
+        raise GradientError(f"{op}: there are no outputs to differentiate")
+    return listed
+
+
+def _check_sources(op: str, sources: Sequence[Symbol]) -> None:
     for source in sources:
-        if source not in live and not _blocked_between([source], live, nodes):
-            raise GradientError(_unreached(loss, source, nodes, unused))
-    for node in _blocked_between(sources, live, nodes):
-        assert isinstance(node.op.gradient, NotDifferentiable)
-        raise GradientError(
-            f"grad: {node.op.name} has no gradient ({node.op.gradient.reason}), and the loss depends on "
-            f"{_names(sources)} through it{_place(node)}; use gc.stop_gradient(operand) to hold it constant"
-        )
+        if not isinstance(source, Symbol):
+            raise GradientError(f"{op}: expected symbols to differentiate by, got {type(source).__name__}")
+        if not source.dtype.is_float:
+            raise GradientError(f"{op}: {source!r} is not floating, so there is no gradient with respect to it")
 
 
-def _differentiably_read(loss: Value, nodes: Sequence[Node]) -> set[Value]:
-    """The floating values that the loss depends on through ops that have gradients."""
-    live = {loss}
-    for node in reversed(nodes):
-        if _passes(node) and any(v in live for v in node.outputs):
-            live.update(v for v in node.inputs if v.type.dtype.is_float)
-    return live
-
-
-def _blocked_between(sources: Iterable[Value], live: set[Value], nodes: Sequence[Node]) -> list[Node]:
-    """Ops without a gradient that lie on a path of floating values from `sources` to the loss."""
-    active, blocked = set(sources), []
-    for node in nodes:
-        if node.op.name == "stop_gradient" or not any(v in active for v in node.inputs):
-            continue
-        outputs = [v for v in node.outputs if v.type.dtype.is_float and v not in active]
-        if isinstance(node.op.gradient, NotDifferentiable):
-            if any(v in live for v in outputs):
-                blocked.append(node)
-        else:
-            active.update(outputs)
-    return blocked
-
-
-def _passes(node: Node) -> bool:
-    return node.op.name != "stop_gradient" and not isinstance(node.op.gradient, NotDifferentiable)
-
-
-def _unreached(loss: Value, source: Value, nodes: Sequence[Node], unused: str) -> str:
-    what = f"grad: the loss{_place(loss)}"
-    reached = reached_from([source], nodes)
-    if loss not in reached:
-        return f"{what} does not depend on {_names([source])}; {unused}"
-    cuts = {
-        n.op.name
-        for n in nodes
-        if n.inputs
-        and any(v in reached for v in n.inputs)
-        and (not _passes(n) or not any(v.type.dtype.is_float for v in n.outputs))
-    }
-    return f"{what} depends on {_names([source])} only through {', '.join(sorted(cuts))}, which pass no gradient"
-
-
-def _names(values: Sequence[Value]) -> str:
-    """Names as the user knows them: a variable's path in its module, which its owner has, comes first."""
-    owners = [getattr(v.owner, "name", "") if isinstance(v, Leaf) else "" for v in values]
-    return ", ".join(o or v.name or f"the {v.type}{_place(v)}" for o, v in zip(owners, values, strict=True))
-
-
-def _place(item: Node | Value) -> str:
-    origin = item.origin
-    module = f" in module {origin.module}" if origin.module else ""
-    return module + (f" (declared at {origin.place})" if origin.place else "")
+def _vectors(op: str, what: str, asked: Symbols, like: Sequence[Symbol], vectors: Any) -> list[Value]:
+    """The vectors as values of the types of `like`; numbers are spread over all elements."""
+    given = [vectors] if isinstance(asked, Symbol) else list(vectors)
+    if len(given) != len(like):
+        raise GradientError(f"{op}: {len(like)} {what}s are needed, one for each of {like!r}, got {len(given)}")
+    found = []
+    for symbol, vector in zip(like, given, strict=True):
+        value, type_ = unwrap(vector), symbol.ir.type
+        if not isinstance(value, Value):
+            value = declare.constant(value, type_.dtype)
+            value = value if value.type.rank else declare.broadcast_to(value, type_.shape)
+        if value.type != type_:
+            shapes = f"{value.type.dtype}{format_shape(value.type.shape)}"
+            raise GradientError(f"{op}: the {what} of {symbol!r} must be {type_} like it, got {shapes}")
+        found.append(value)
+    return found
 
 
 def check_gradients(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl.functions import relu
+from graphc.dsl.activations import relu
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, input, param
 from graphc.inspect.peak import fma_gflops

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc.codegen.host import host
 from graphc.data import mnist
-from graphc.dsl.functions import relu
+from graphc.dsl.activations import relu
 from graphc.dsl.functions import sum as total
 from graphc.dsl.transforms import grad
 from graphc.dsl.variables import input, param

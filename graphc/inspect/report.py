@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from graphc.errors import InputError
 from graphc.ir.dims import evaluate
+from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.kernel.counts import bytes_moved, flops
 from graphc.kernel.plan import Plan
 from graphc.kernel.text import parse_kernel
 from graphc.passes.manager import Stage
-from graphc.program import KernelView, Program
 
 DECLARED = "declared"
 
 
-def overview(program: Program) -> dict[str, Any]:
+class Kernel(Protocol):
+    """What a kernel of a compiled program shows of itself; `graphc.program.KernelView` does."""
+
+    name: str
+    form: str
+    schedule: str
+    source: str
+    symbol: str
+    origins: tuple[str, ...]
+
+    def llvm(self) -> str:
+        """The optimised LLVM assembly."""
+
+    def asm(self) -> str:
+        """The machine code as assembly."""
+
+
+class Compiled(Protocol):
+    """What a report reads of a compiled program; `gc.Program` has it."""
+
+    name: str
+    from_cache: bool
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as declared."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Every pass."""
+
+    @property
+    def kernels(self) -> Mapping[str, Any]:
+        """`Kernel`s by name, in the order in which they run."""
+
+    @property
+    def plan(self) -> Plan:
+        """The table of calls and the memory plan."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Why what was not fused was not."""
+
+
+def overview(program: Compiled) -> dict[str, Any]:
     """Everything that `graphc inspect` lists: stages, kernels in the order of the table, and memory."""
     return {
         "program": program.name,
@@ -30,7 +74,7 @@ def overview(program: Program) -> dict[str, Any]:
     }
 
 
-def stages(program: Program) -> dict[str, Stage]:
+def stages(program: Compiled) -> dict[str, Stage]:
     """The stages by name; a pass that runs again is `canonicalise-2`."""
     found: dict[str, Stage] = {}
     for stage in program.stages:
@@ -45,7 +89,7 @@ def stage_summary(name: str, stage: Stage) -> dict[str, Any]:
             "rewrites": len(stage.rewrites)}
 
 
-def stage_detail(program: Program, name: str) -> dict[str, Any]:
+def stage_detail(program: Compiled, name: str) -> dict[str, Any]:
     """The graph after the pass `name` ("declared": before the first), its diff and rewrites.
 
     Raises InputError for a name that no pass has.
@@ -58,7 +102,7 @@ def stage_detail(program: Program, name: str) -> dict[str, Any]:
     return {"name": name, "graph": stage.after_text, "diff": stage.diff, "rewrites": rewrites}
 
 
-def kernel_summary(kernel: KernelView) -> dict[str, Any]:
+def kernel_summary(kernel: Kernel) -> dict[str, Any]:
     """A kernel in one line: its schedule, its work at full capacity, and what it computes."""
     form = parse_kernel(kernel.form)
     return {"name": kernel.name, "schedule": kernel.schedule, "flop": evaluate(flops(form), form.capacities),
@@ -66,13 +110,13 @@ def kernel_summary(kernel: KernelView) -> dict[str, Any]:
             "symbol": kernel.symbol, "origins": list(kernel.origins)}
 
 
-def kernel_detail(program: Program, name: str) -> dict[str, Any]:
+def kernel_detail(program: Compiled, name: str) -> dict[str, Any]:
     """Form, schedule, source and origins of the kernel `name`. Raises InputError for a name that no kernel has."""
     kernel = named_kernel(program, name)
     return {**kernel_summary(kernel), "form": kernel.form, "source": kernel.source}
 
 
-def named_kernel(program: Program, name: str) -> KernelView:
+def named_kernel(program: Compiled, name: str) -> Kernel:
     """The kernel `name`. Raises InputError, listing them, for a name that no kernel has."""
     return _named(name, program.kernels, "kernel")
 
@@ -108,6 +152,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines += [f"written in place: {', '.join(held['written_in_place']) or 'nothing'}"]
     if held["copied_after_the_step"]:
         lines += [f"copied after the step: {', '.join(held['copied_after_the_step'])}"]
+    if found["remarks"]:
+        lines += ["", "remarks", *(f"  {remark}" for remark in found["remarks"])]
     return "\n".join(lines)
 
 

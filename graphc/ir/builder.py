@@ -72,7 +72,7 @@ class Builder:
             return value
         return self._one("broadcast_to", (value,), {"shape": shape})
 
-    def elementwise(self, name: str, *inputs: Value, **attributes: Any) -> Value:
+    def elementwise(self, name: str, /, *inputs: Value, **attributes: Any) -> Value:
         """Apply an elementwise op after broadcasting its operands against each other."""
         types = [value.type for value in inputs]
         try:

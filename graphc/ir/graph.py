@@ -10,13 +10,14 @@ Values and nodes compare by identity; two graphs are equal when they have the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType, as_dtype
 
 if TYPE_CHECKING:
@@ -66,12 +67,16 @@ class Literal:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor in a graph: a named graph input (`producer is None`) or output `index` of a node."""
+    """A tensor in a graph: a named graph input (`producer is None`) or output `index` of a node.
+
+    `watches` is what the user wants to see of it at each call (`dsl/watch.py`); copies of a value have none.
+    """
 
     type: TensorType
     producer: Node | None = None
     index: int = 0
     name: str = ""
+    watches: tuple[object, ...] = field(default=(), init=False, repr=False)
 
     @property
     def origin(self) -> Origin:
@@ -153,17 +158,29 @@ class Graph:
     def __hash__(self) -> int:
         return hash(self._key)
 
+    def __str__(self) -> str:
+        """The graph as text; `graphc.ir.text.parse` reads it back."""
+        return print_graph(self)
 
-def topological(outputs: Iterable[Value]) -> tuple[Node, ...]:
-    """Nodes that `outputs` depend on, each after its operands; iterative, so depth is no limit."""
+    def __repr__(self) -> str:
+        return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+
+
+def topological(outputs: Iterable[Value], until: Collection[Value] = ()) -> tuple[Node, ...]:
+    """Nodes that `outputs` depend on, each after its operands; not those that only values in `until` need.
+
+    Iterative, so depth is no limit.
+    """
     order: dict[Node, None] = {}
     for output in outputs:
         stack: list[tuple[Node, Iterator[Value]]] = []
-        if output.producer is not None and output.producer not in order:
+        if output.producer is not None and output.producer not in order and output not in until:
             stack.append((output.producer, iter(output.producer.inputs)))
         while stack:
             node, operands = stack[-1]
-            waiting = next((v.producer for v in operands if v.producer and v.producer not in order), None)
+            waiting = next(
+                (v.producer for v in operands if v.producer and v.producer not in order and v not in until), None
+            )
             if waiting is not None:
                 stack.append((waiting, iter(waiting.inputs)))
             else:
@@ -192,6 +209,15 @@ def rebuild(graph: Graph, replace: Callable[[Node, tuple[Value, ...]], Sequence[
             outputs = (node if same else with_inputs(node, inputs)).outputs
         new.update(zip(node.outputs, outputs, strict=True))
     return Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs))
+
+
+def inlined(body: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
+    """The outputs of `body` computed from `operands`, which stand for its inputs: copies of its nodes."""
+    known = dict(zip(body.inputs, operands, strict=True))
+    for node in body.nodes:
+        copy = with_inputs(node, tuple(known[v] for v in node.inputs))
+        known.update(zip(node.outputs, copy.outputs, strict=True))
+    return tuple(known[v] for v in body.outputs)
 
 
 def with_inputs(node: Node, inputs: tuple[Value, ...]) -> Node:

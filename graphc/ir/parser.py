@@ -13,6 +13,7 @@ import numpy as np
 from graphc.errors import GraphcError, ParseError
 from graphc.ir.dims import Dim, parse_dim
 from graphc.ir.graph import NOWHERE, Graph, Literal, Node, Origin, Value
+from graphc.ir.literals import read_elements
 from graphc.ir.op import OPS, Op
 from graphc.ir.types import DTYPES, DType, TensorType
 
@@ -328,9 +329,3 @@ class _Parser:
         if len(parts) != shape[0]:
             self.fail("", start, f"{len(parts)} elements where the literal's shape says {shape[0]}")
         return [text for part in parts for text in part]
-
-
-def read_elements(texts: list[str], like: np.ndarray) -> np.ndarray:
-    """The array of `like`'s dtype and shape that elements of a literal, written as text, stand for."""
-    read: Callable[[str], Any] = {"b": lambda t: t == "true", "f": float}.get(like.dtype.kind, int)
-    return np.array([read(text) for text in texts], like.dtype).reshape(like.shape)

@@ -215,8 +215,8 @@ def replace_axes(expr: Expr, axes: Mapping[str, Index]) -> Expr:
     def change(e: Expr) -> Expr | None:
         if isinstance(e, AxisIndex) and e.axis in axes:
             return as_expr(axes[e.axis])
-        if isinstance(e, Load):
-            return Load(e.operand, tuple(replace_index(i, axes) for i in e.index))
+        if isinstance(e, Load):  # what a computed index holds has been replaced by now: twice would mix axes up
+            return Load(e.operand, tuple(i if isinstance(i, Computed) else replace_index(i, axes) for i in e.index))
         return None
 
     return transform(expr, change)

@@ -195,12 +195,16 @@ class Kernel:
 
     @property
     def is_map(self) -> bool:
-        """True if the kernel is one plain map: one stage, no reduction, one unguarded "=" store at the point itself."""
+        """True if the kernel is one plain map: one stage, no reduction, one unguarded "=" store at the point itself.
+
+        An output with an initial value is none: it may have elements beyond the points.
+        """
         if len(self.stages) != 1 or len(self.stages[0].stores) != 1:
             return False
         (stage,), (store,) = self.stages, self.stages[0].stores
         identity = tuple(Affine.axis(axis.name) for axis in self.space)
-        plain = store.mode == "=" and store.guard is None and store.index == identity
+        filled = any(o.init is not None for o in self.operands)
+        plain = store.mode == "=" and store.guard is None and store.index == identity and not filled
         return plain and not (stage.reduce or stage.space or stage.accumulates)
 
 

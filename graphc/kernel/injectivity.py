@@ -97,12 +97,31 @@ def covers(operand: Operand, stores: Sequence[tuple[Sequence[Index], Box]]) -> b
         k for k, dim in enumerate(operand.shape) if not all(_walks(index, k, dim, box) for index, box in usable)
     ]
     shape = [operand.shape[k] for k in open_positions]
+    if len(shape) == 1 and _follow_each_other([(index[open_positions[0]], box) for index, box in usable], shape[0]):
+        return True
     if not all(isinstance(dim, int) for dim in shape):
         return False
     marks = np.zeros(tuple(int(dim) for dim in shape if isinstance(dim, int)), bool)
     if marks.size > COUNT_LIMIT:
         return False
     return all(_mark(marks, [index[k] for k in open_positions], box) for index, box in usable) and bool(marks.all())
+
+
+def _follow_each_other(stores: Sequence[tuple[Affine, Box]], dim: Dim) -> bool:
+    """True if indices `axis + offset` over whole axes are runs that fill 0 .. dim-1 one after the other."""
+    runs: dict[Dim, Dim] = {}
+    for index, box in stores:
+        extents = {axis.name: axis.extent for axis in box.axes}
+        axes = [(name, c) for name, c in index.terms if extents.get(name) != 1]
+        size = 1 if not axes else extents.get(axes[0][0])
+        if len(axes) > 1 or any(c != 1 for _, c in axes) or size is None:
+            return False
+        if size != 0:
+            runs[index.const] = size
+    reached: Dim = 0
+    while reached != dim and reached in runs:
+        reached = reached + runs.pop(reached)
+    return reached == dim
 
 
 def _walks(index: Sequence[Affine], position: int, dim: Dim, box: Box) -> bool:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from graphc.nn.layers import Dropout, Flatten, Linear, ModuleList, ReLU, Sequential, Sigmoid, Tanh
+from graphc.nn.activations import (
+    ELU,
+    GELU,
+    SELU,
+    Gaussian,
+    Hardsigmoid,
+    Hardtanh,
+    Heaviside,
+    Identity,
+    LeakyReLU,
+    LogSoftmax,
+    Maxout,
+    NoisyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Sign,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
+from graphc.nn.layers import Dropout, Flatten, Linear, ModuleList, Sequential
 from graphc.nn.module import LoadResult, Module
 from graphc.train.tracing import Trace, is_training, trace, update_state
 
 __all__ = [
-    "Dropout", "Flatten", "Linear", "LoadResult", "Module", "ModuleList", "ReLU", "Sequential", "Sigmoid", "Tanh",
-    "Trace", "is_training", "trace", "update_state",
+    "Dropout", "ELU", "Flatten", "GELU", "Gaussian", "Hardsigmoid", "Hardtanh", "Heaviside", "Identity", "LeakyReLU",
+    "Linear", "LoadResult", "LogSoftmax", "Maxout", "Module", "ModuleList", "NoisyReLU", "PReLU", "ReLU", "SELU",
+    "Sequential", "SiLU", "Sigmoid", "Sign", "Softmax", "Softplus", "Softsign", "Tanh", "Trace", "is_training", "trace",
+    "update_state",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from graphc.errors import AttributeValueError, ShapeError
 from graphc.nn.module import Module
 from graphc.train.tracing import is_training
 
-__all__ = ["Dropout", "Flatten", "Linear", "ModuleList", "ReLU", "Sequential", "Sigmoid", "Tanh"]
+__all__ = ["Dropout", "Flatten", "Linear", "ModuleList", "Sequential"]
 
 
 class ModuleList(Module):
@@ -80,30 +80,6 @@ class Linear(Module):
     def extra_repr(self) -> str:
         """`784, 10, bias=True`."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
-
-
-class ReLU(Module):
-    """`max(x, 0)`."""
-
-    def forward(self, x: Symbol) -> Symbol:
-        """Elementwise."""
-        return functions.relu(x)
-
-
-class Tanh(Module):
-    """The hyperbolic tangent."""
-
-    def forward(self, x: Symbol) -> Symbol:
-        """Elementwise."""
-        return functions.tanh(x)
-
-
-class Sigmoid(Module):
-    """`1 / (1 + exp(-x))`."""
-
-    def forward(self, x: Symbol) -> Symbol:
-        """Elementwise."""
-        return functions.sigmoid(x)
 
 
 class Dropout(Module):

@@ -92,6 +92,11 @@ class Module:
                     f"{type(self).__name__}.{name} is a {type(value).__name__} of modules or parameters, whose names "
                     "and values would not be found; use nn.ModuleList or nn.Sequential, or one attribute for each"
                 )
+        if isinstance(value, Module) and any(module is self for _, module in value.named_modules()):
+            raise StateError(
+                f"{type(self).__name__}.{name} = {type(value).__name__}(...) would make the module a part of itself: "
+                "its names and its forward would have no end; to look upwards keep a weakref.ref of the outer module"
+            )
         object.__setattr__(self, name, value)
         if isinstance(value, (Module, Variable)):
             for path, variable in self.named_variables():

@@ -2,6 +2,46 @@
 
 from __future__ import annotations
 
-from graphc.ops import contraction, control, elementwise, indexing, loss, random, reduction, shape
+from graphc.ops import (
+    activations,
+    contraction,
+    control,
+    cumulative,
+    derivatives,
+    einsum,
+    elementwise,
+    indexing,
+    loss,
+    movement,
+    picking,
+    random,
+    reduction,
+    rounding,
+    scalar_function,
+    shape,
+    sorting,
+    statistics,
+    transcendental,
+)
 
-__all__ = ["contraction", "control", "elementwise", "indexing", "loss", "random", "reduction", "shape"]
+__all__ = [
+    "activations",
+    "contraction",
+    "control",
+    "cumulative",
+    "derivatives",
+    "einsum",
+    "elementwise",
+    "indexing",
+    "loss",
+    "movement",
+    "picking",
+    "random",
+    "reduction",
+    "rounding",
+    "scalar_function",
+    "shape",
+    "sorting",
+    "statistics",
+    "transcendental",
+]

@@ -1,8 +1,11 @@
-"""Elementwise ops: each is one scalar expression, from which its reference, kernel, gradient and LaTeX are printed."""
+"""Arithmetic, comparisons, logic, selection and casts: elementwise ops of one scalar expression each.
+
+Other families: `transcendental`, `rounding`, `activations`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +13,13 @@ import numpy as np
 from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import Attribute, Attributes, Infer, NotDifferentiable, Op, Sample, define
+from graphc.ir.op import Attribute, Attributes, Op, Sample, define
 from graphc.ir.types import TensorType, bool_, f32, f64, i32
 from graphc.kernel.expr import Cast
-from graphc.kernel.form import Kernel
 from graphc.ops import forms, scalar
+from graphc.ops.maps import FLOAT1, FLOAT2, NUMBER1, NUMBER2, TRUTH, binary, booleans, scalar_op, unary
 from graphc.ops.rules import (
     EVERYTHING,
-    FLOATS,
     NUMBERS,
     ORDERED,
     elementwise_rule,
@@ -27,106 +29,75 @@ from graphc.ops.rules import (
     expect_operands,
 )
 
-Samples = Callable[[], Sequence[Sample]]
-
-
-def scalar_op(
-    name: str,
-    doc: str,
-    function: scalar.Scalar,
-    infer: Infer,
-    samples: Samples,
-    arity: int = 1,
-    commutative: bool = False,
-    gradient: NotDifferentiable | None = None,
-) -> Op:
-    """The op of a scalar function: reference, gradient, kernel and LaTeX are printed from its SymPy expression."""
-
-    def reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
-        return (scalar.numpy_value(scalar.expression(function, arity), scalar.operand_symbols(arity), arrays),)
-
-    def differentiate(node: Node, cotangents: Sequence[Value | None], builder: Builder) -> Sequence[Value | None]:
-        (cotangent,) = cotangents
-        return [None] * arity if cotangent is None else scalar.gradient_nodes(node, function, cotangent, builder)
-
-    def lower(node: Node) -> Kernel:
-        loads = [forms.load(node, k) for k in range(arity)]
-        known = dict(zip(scalar.operand_symbols(arity), loads, strict=True))
-        lets, (value,) = scalar.kernel_value([scalar.expression(function, arity)], known, node.inputs[-1].type.dtype)
-        return forms.map_kernel(node, value, lets)
-
-    return Op(
-        name,
-        doc,
-        latex=lambda: scalar.latex(scalar.expression(function, arity)),
-        infer=infer,
-        reference=reference,
-        gradient=gradient or differentiate,
-        lower=lower,
-        samples=samples,
-        scalar=function,
-        commutative=commutative,
-    )
-
-
-def _unary(low: float = -2.0, high: float = 2.0, kinks: Sequence[float] = (), integers: bool = False) -> Samples:
-    """Smooth samples between `low` and `high` (f64, f32, a scalar, size-1 axes), and kinks, without slopes."""
-
-    def samples() -> Sequence[Sample]:
-        smooth = np.linspace(low, high, 12).reshape(3, 4) + 0.01
-        found = [
-            Sample((smooth,), differentiable=(0,)),
-            Sample((smooth.astype(np.float32).reshape(2, 1, 6),)),
-            Sample((np.array(0.5 * (low + high) + 0.3),), differentiable=(0,)),
-        ]
-        found += [Sample((np.array(kinks),))] if kinks else []
-        return found + ([Sample((np.arange(-3, 3, dtype=t),)) for t in (np.int32, np.int64)] if integers else [])
-
-    return samples
-
-
-def _binary(positive_divisor: bool = False, integers: bool = True, smooth: bool = True) -> Samples:
-    """Two operands: f64, f32, size-1 axes, scalars, ties, and integers where they are legal."""
-
-    def samples() -> Sequence[Sample]:
-        a = np.linspace(-2, 2, 12).reshape(3, 4)
-        b = np.linspace(0.7, 1.6, 12).reshape(3, 4) if positive_divisor else np.sin(7 * a + 0.4)
-        both = (0, 1) if smooth else ()
-        ties = (np.array([[1.0], [-2.0], [0.5]]), np.array([[1.0], [2.0], [0.5]]))
-        found = [
-            Sample((a, b), differentiable=both),
-            Sample((a.astype(np.float32), b.astype(np.float32))),
-            Sample((np.array(1.5), np.array(-0.25)), differentiable=both),
-            Sample(ties),
-        ]
-        counts = [(np.arange(6, dtype=t), np.array([3, -1, 2, 2, 4, -7], t)) for t in (np.int32, np.int64)]
-        return found + ([Sample(c) for c in counts] if integers else [])
-
-    return samples
-
-
-def _booleans(arity: int) -> Samples:
-    rows = np.array([[False, False, True, True], [False, True, False, True]])
-    return lambda: [Sample(tuple(rows[:arity])), Sample(tuple(r.reshape(2, 1, 2) for r in rows[:arity]))]
-
-
-_float1, _number1 = elementwise_rule(1, FLOATS), elementwise_rule(1, NUMBERS)
-_float2, _number2 = elementwise_rule(2, FLOATS), elementwise_rule(2, NUMBERS)
 _compare = elementwise_rule(2, ORDERED, bool_)
 
-ADD = define(scalar_op("add", "a + b", lambda a, b: a + b, _number2, _binary(), 2, commutative=True))
-SUB = define(scalar_op("sub", "a - b", lambda a, b: a - b, _number2, _binary(), 2))
-MUL = define(scalar_op("mul", "a * b", lambda a, b: a * b, _number2, _binary(), 2, commutative=True))
-DIV = define(scalar_op("div", "a / b, floats only", scalar.div, _float2, _binary(True, integers=False), 2))
-NEG = define(scalar_op("neg", "-x", lambda x: -x, _number1, _unary(kinks=(0.0, np.inf, np.nan), integers=True)))
+
+def divided() -> Sequence[Sample]:
+    """Samples of // and %: signs, exact quotients, zero divisors; slopes away from the jumps."""
+    a, b = np.linspace(-7.3, 6.1, 12).reshape(3, 4), np.where(np.arange(12) % 2, 1.7, -2.6).reshape(3, 4)
+    edges = np.array([7.5, -7.5, 6.0, -6.0, 1.0, 0.0, np.inf]), np.array([2.5, 2.5, -3.0, 3.0, 0.0, -2.0, 2.0])
+    counts = np.array([7, -7, 7, -7, 5, 0]), np.array([3, 3, -3, -3, 0, 2])
+    return [
+        Sample((a, b), differentiable=(0, 1)),
+        Sample((a.astype(np.float32), b.astype(np.float32))),
+        Sample(edges),
+        *(Sample(tuple(v.astype(t) for v in counts)) for t in (np.int32, np.int64)),
+    ]
+
+
+ADD = define(scalar_op("add", "a + b", lambda a, b: a + b, NUMBER2, binary(), 2, commutative=True))
+SUB = define(scalar_op("sub", "a - b", lambda a, b: a - b, NUMBER2, binary(), 2))
+MUL = define(scalar_op("mul", "a * b", lambda a, b: a * b, NUMBER2, binary(), 2, commutative=True))
+DIV = define(scalar_op("div", "a / b, floats only", scalar.div, FLOAT2, binary(True, integers=False), 2))
+NEG = define(scalar_op("neg", "-x", lambda x: -x, NUMBER1, unary(kinks=(0.0, np.inf, np.nan), integers=True)))
+
+FLOORDIV = define(
+    scalar_op(
+        "floordiv",
+        "a / b rounded down, as Python's //; 0 for an integer divided by 0. Its derivative is 0 everywhere.",
+        scalar.floordiv,
+        NUMBER2,
+        divided,
+        2,
+    )
+)
+MOD = define(
+    scalar_op(
+        "mod",
+        "The remainder of floordiv: it has the divisor's sign, as Python's % and torch.remainder",
+        scalar.mod,
+        NUMBER2,
+        divided,
+        2,
+    )
+)
+SQUARE = define(scalar_op("square", "x * x", lambda x: x**2, NUMBER1, unary(kinks=(np.inf, np.nan), integers=True)))
+RECIPROCAL = define(
+    scalar_op("reciprocal", "1 / x; infinite at 0", scalar.reciprocal, FLOAT1, unary(0.3, 3.0, kinks=(-0.0, np.inf)))
+)
+POW = define(
+    scalar_op(
+        "pow",
+        "a to the power b; NaN for a negative base and a fractional exponent, 1 for exponent 0",
+        scalar.pow,
+        FLOAT2,
+        lambda: [
+            Sample((np.linspace(0.2, 2.5, 12).reshape(3, 4), np.cos(np.arange(12.0)).reshape(3, 4)), {}, (0, 1)),
+            Sample((np.array([-1.5, 2.0, -0.3]), np.array([3.0, -2.0, 4.0])), {}, (0,)),
+            Sample((np.array([0, -8, -8, 2], np.float32), np.array([0, 0.5, 3, 20], np.float32))),
+            Sample((np.array([0.0, 0.0, np.inf, np.nan, -0.0]), np.array([0.0, 2.0, -1.0, 0.0, -1.0]))),
+        ],
+        2,
+    )
+)
 
 MAXIMUM = define(
     scalar_op(
         "maximum",
         "The greater of a and b; NaN wins. At a tie each operand gets half of the gradient.",
         scalar.maximum,
-        _number2,
-        _binary(),
+        NUMBER2,
+        binary(),
         2,
         commutative=True,
     )
@@ -136,39 +107,41 @@ MINIMUM = define(
         "minimum",
         "The lesser of a and b; NaN wins. At a tie each operand gets half of the gradient.",
         scalar.minimum,
-        _number2,
-        _binary(),
+        NUMBER2,
+        binary(),
         2,
         commutative=True,
     )
 )
 
 
-def _float_function(name: str, doc: str, function: scalar.Primitive, low: float = -2.0, high: float = 2.0) -> Op:
-    """The op of a smooth primitive of floats, sampled between `low` and `high`."""
-    return scalar_op(name, doc, function, _float1, _unary(low, high))
+def _clip_samples() -> Sequence[Sample]:
+    x = np.linspace(-2, 2, 12).reshape(3, 4) + 0.01
+    low, high = np.full((3, 4), -0.7), np.linspace(0.4, 1.2, 12).reshape(3, 4)
+    return [
+        Sample((x, low, high), differentiable=(0, 1, 2)),
+        Sample(tuple(v.astype(np.float32) for v in (x, low, high))),
+        Sample((np.array([-1.0, 1.0, np.nan, 3.0]), np.full(4, -1.0), np.array([1.0, 1.0, 1.0, -2.0]))),
+        Sample((np.arange(4, dtype=np.int32), np.full(4, 1, np.int32), np.full(4, 2, np.int32))),
+    ]
 
 
-EXP = define(_float_function("exp", "The exponential e^x", scalar.exp))
-LOG = define(_float_function("log", "The natural logarithm; -inf at 0, NaN below", scalar.log, 0.2, 3.0))
-LOG1P = define(_float_function("log1p", "log(1 + x), accurate near 0", scalar.log1p, -0.7, 2.0))
-EXPM1 = define(_float_function("expm1", "exp(x) - 1, accurate near 0", scalar.expm1))
-SQRT = define(_float_function("sqrt", "The square root; NaN below 0", scalar.sqrt, 0.2, 4.0))
-TANH = define(_float_function("tanh", "The hyperbolic tangent", scalar.tanh))
-SIGMOID = define(_float_function("sigmoid", "The logistic function 1 / (1 + exp(-x))", scalar.sigmoid, -4.0, 4.0))
-SOFTPLUS = define(_float_function("softplus", "log(1 + exp(x)), without overflow", scalar.softplus, -4.0, 4.0))
-
-_kinked = _unary(kinks=(-0.0, 0.0, np.inf, np.nan), integers=True)
-RELU = define(scalar_op("relu", "max(x, 0); its derivative at 0 is 0", scalar.relu, _number1, _kinked))
-ABS = define(scalar_op("abs", "The absolute value; its derivative at 0 is 0", scalar.abs, _number1, _kinked))
-SIGN = define(scalar_op("sign", "-1, 0 or 1; its derivative is 0 everywhere", scalar.sign, _number1, _kinked))
-
-_TRUTH = NotDifferentiable("its result is a truth value")
+CLIP = define(
+    scalar_op(
+        "clip",
+        "min(max(x, low), high). The gradient passes inside the bounds and on them; beyond one it is that bound's.",
+        scalar.clip,
+        elementwise_rule(3, NUMBERS),
+        _clip_samples,
+        3,
+        latex=r"\min\left(\max\left(x, l\right), h\right)",
+    )
+)
 
 
 def _comparison(name: str, doc: str, function: scalar.Primitive) -> Op:
     commutative = name in ("eq", "ne")
-    return scalar_op(name, doc, function, _compare, _binary(smooth=False), 2, commutative, _TRUTH)
+    return scalar_op(name, doc, function, _compare, binary(smooth=False), 2, commutative, TRUTH)
 
 
 LT = define(_comparison("lt", "a < b, a truth value", scalar.lt))
@@ -182,11 +155,12 @@ NE = define(_comparison("ne", "a != b, a truth value; true for NaN", scalar.ne))
 def _logical(name: str, doc: str, function: scalar.Primitive) -> Op:
     arity = function.arity
     rule = elementwise_rule(arity, (bool_,))
-    return scalar_op(name, doc, function, rule, _booleans(arity), arity, commutative=arity == 2, gradient=_TRUTH)
+    return scalar_op(name, doc, function, rule, booleans(arity), arity, commutative=arity == 2, gradient=TRUTH)
 
 
 AND = define(_logical("logical_and", "a and b, of truth values", scalar.logical_and))
 OR = define(_logical("logical_or", "a or b, of truth values", scalar.logical_or))
+XOR = define(_logical("logical_xor", "exactly one of a and b, truth values", scalar.ne))
 NOT = define(_logical("logical_not", "not a, of truth values", scalar.logical_not))
 
 

@@ -87,3 +87,20 @@ def copy_kernel(name: str, type_: TensorType) -> Kernel:
     both = (Operand("in0", type_.dtype, type_.shape), Operand("out0", type_.dtype, type_.shape, role="out"))
     index = identity(type_.rank)
     return Kernel(name, both, axes(type_.shape), (Stage(stores=(Store("out0", index, Load("in0", index)),)),))
+
+
+def along(node: Node, axis: int) -> Load:
+    """The element of operand 0 that is number `r0` along `axis` and at the output's point on the others."""
+    index = list(identity(node.inputs[0].type.rank))
+    index[axis] = Affine.axis("r0")
+    return load(node, 0, index)
+
+
+def along_kernel(node: Node, axis: int, combiner: str, value: Expr) -> Kernel:
+    """The kernel that combines `value` over all `r0` along an axis, for each element of a result of the same shape."""
+    stage = Stage(
+        reduce=(Axis.range("r0", node.inputs[0].type.shape[axis]),),
+        accumulates=(Accumulate(("acc",), combiner, (value,)),),
+        stores=(Store("out0", identity(node.type.rank), Name("acc")),),
+    )
+    return Kernel(kernel_name(node), operands(node), axes(node.type.shape), (stage,))

@@ -28,7 +28,7 @@ from graphc.kernel.form import Let
 from graphc.kernel.primitives import PRIMITIVES
 
 SymPy = Any  # a SymPy expression; SymPy has no type stubs
-Scalar = Callable[..., SymPy]
+Scalar = Callable[..., SymPy]  # from operands, and settings as keywords
 T = TypeVar("T")
 
 
@@ -72,7 +72,8 @@ def _sympy_class(primitive: Primitive) -> Any:
     return type(primitive.name, (sympy.Function,), members)
 
 
-def _half() -> SymPy:
+def half() -> SymPy:
+    """One half, exactly."""
     import sympy
 
     return sympy.Rational(1, 2)
@@ -82,6 +83,19 @@ def _two_over_root_pi() -> SymPy:
     import sympy
 
     return 2 / sympy.sqrt(sympy.pi)
+
+
+def _log2_of_e() -> SymPy:
+    import sympy
+
+    return 1 / sympy.log(2)
+
+
+def _power_slopes(y: SymPy, a: SymPy, b: SymPy) -> tuple[SymPy, SymPy]:
+    if getattr(b, "is_number", False):
+        return b * pow(a, b - 1) if b != 0 else 0, y * log(a)
+    by_base = where(eq(b, 0), 0, b * pow(a, b - 1))
+    return by_base, where(logical_and(eq(a, 0), ge(b, 0)), 0, y * log(a))
 
 
 def _call(name: str) -> str:
@@ -100,10 +114,19 @@ tanh = Primitive("tanh", lambda y, x: (1 - y**2,), r"\tanh\left({0}\right)")
 sigmoid = Primitive("sigmoid", lambda y, x: (y * (1 - y),), r"\sigma\left({0}\right)")
 softplus = Primitive("softplus", lambda y, x: (sigmoid(x),), r"\log\left(1 + e^{{{0}}}\right)")
 erf = Primitive("erf", lambda y, x: (_two_over_root_pi() * exp(-(x**2)),), _call("erf"))
-sqrt = Primitive("sqrt", lambda y, x: (_half() / y,), r"\sqrt{{{0}}}")
-rsqrt = Primitive("rsqrt", lambda y, x: (-_half() * y / x,), r"\frac{{1}}{{\sqrt{{{0}}}}}")
+sqrt = Primitive("sqrt", lambda y, x: (half() / y,), r"\sqrt{{{0}}}")
+rsqrt = Primitive("rsqrt", lambda y, x: (-half() * y / x,), r"\frac{{1}}{{\sqrt{{{0}}}}}")
 sin = Primitive("sin", lambda y, x: (cos(x),), r"\sin\left({0}\right)")
 cos: Primitive = Primitive("cos", lambda y, x: (-sin(x),), r"\cos\left({0}\right)")
+tan = Primitive("tan", lambda y, x: (1 + y**2,), r"\tan\left({0}\right)")
+# (1 - x)(1 + x) keeps the digits of 1 - x that 1 - x**2 loses near +-1.
+asin = Primitive("asin", lambda y, x: (rsqrt((1 - x) * (1 + x)),), r"\arcsin\left({0}\right)")
+acos = Primitive("acos", lambda y, x: (-rsqrt((1 - x) * (1 + x)),), r"\arccos\left({0}\right)")
+atan = Primitive("atan", lambda y, x: (1 / (1 + x**2),), r"\arctan\left({0}\right)")
+sinh: Primitive = Primitive("sinh", lambda y, x: (cosh(x),), r"\sinh\left({0}\right)")
+cosh: Primitive = Primitive("cosh", lambda y, x: (sinh(x),), r"\cosh\left({0}\right)")
+log2 = Primitive("log2", lambda y, x: (_log2_of_e() / x,), r"\log_2\left({0}\right)")
+reciprocal = Primitive("reciprocal", lambda y, x: (-(y**2),), r"\frac{{1}}{{{0}}}", expansion=lambda x: div(1, x))
 # As in PyTorch: abs'(0) = 0; the sign and the roundings are flat.
 abs = Primitive("abs", lambda y, x: (sign(x),), r"\left|{0}\right|")
 sign: Primitive = Primitive("sign", lambda y, x: (0,), _call("sign"))
@@ -111,8 +134,12 @@ floor = Primitive("floor", lambda y, x: (0,), r"\left\lfloor {0} \right\rfloor")
 ceil = Primitive("ceil", lambda y, x: (0,), r"\left\lceil {0} \right\rceil")
 round = Primitive("round", lambda y, x: (0,), _call("round"))
 # A quotient as one function, so that its derivative by the divisor reuses it: no b**2 that overflows.
-div = Primitive("div", lambda y, a, b: (1 / b, -y / b), r"\frac{{{0}}}{{{1}}}", 2)
-pow: Primitive = Primitive("pow", lambda y, a, b: (b * pow(a, b - 1), y * log(a)), r"{{{0}}}^{{{1}}}", 2)
+div: Primitive = Primitive("div", lambda y, a, b: (1 / b, -y / b), r"\frac{{{0}}}{{{1}}}", 2)
+# Flat where the exponent is 0, and in the exponent where the base is 0, as in PyTorch: no 0 * inf.
+pow: Primitive = Primitive("pow", lambda y, a, b: _power_slopes(y, a, b), r"{{{0}}}^{{{1}}}", 2)
+# The remainder of the division rounded down has the divisor's sign; its slopes are those almost everywhere.
+floordiv = Primitive("floordiv", lambda y, a, b: (0, 0), r"\left\lfloor \frac{{{0}}}{{{1}}} \right\rfloor", 2)
+mod = Primitive("mod", lambda y, a, b: (1, -floordiv(a, b)), r"{0} \bmod {1}", 2)
 
 lt, le = _comparison("lt", "<"), _comparison("le", r"\le")
 gt, ge = _comparison("gt", ">"), _comparison("ge", r"\ge")
@@ -120,6 +147,9 @@ eq, ne = _comparison("eq", "="), _comparison("ne", r"\ne")
 logical_and = Primitive("and", lambda y, a, b: (0, 0), r"{0} \wedge {1}", 2)
 logical_or = Primitive("or", lambda y, a, b: (0, 0), r"{0} \vee {1}", 2)
 logical_not = Primitive("not", lambda y, a: (0,), r"\neg {0}")
+isnan = Primitive("isnan", lambda y, x: (0,), _call("isnan"))
+isinf = Primitive("isinf", lambda y, x: (0,), _call("isinf"))
+isfinite = Primitive("isfinite", lambda y, x: (0,), _call("isfinite"))
 where: Primitive = Primitive(
     "where",
     lambda y, c, a, b: (0, where(c, 1, 0), where(c, 0, 1)),
@@ -139,6 +169,18 @@ minimum = Primitive(
     r"\min\left({0}, {1}\right)",
     2,
 )
+# Inside the bounds and on them the gradient passes, as in PyTorch's clamp; it is the bound's that x lies beyond.
+clip = Primitive(
+    "clip",
+    lambda y, x, low, high: (
+        where(logical_and(ge(x, low), le(x, high)), 1, 0),
+        where(logical_and(lt(x, low), lt(low, high)), 1, 0),
+        where(logical_or(gt(x, high), lt(high, low)), 1, 0),
+    ),
+    r"\min\left(\max\left({0}, {1}\right), {2}\right)",
+    3,
+    expansion=lambda x, low, high: minimum(maximum(x, low), high),
+)
 # relu'(0) = 0 and NaN stays NaN, as in PyTorch; the derivative reads the output, so the operand need not be kept.
 relu = Primitive(
     "relu", lambda y, x: (where(le(y, 0), 0, 1),), r"\max\left({0}, 0\right)", expansion=lambda x: maximum(x, 0)
@@ -146,7 +188,7 @@ relu = Primitive(
 
 
 def _unless(loses: SymPy, ties: SymPy) -> SymPy:
-    return where(loses, 0, where(ties, _half(), 1))
+    return where(loses, 0, where(ties, half(), 1))
 
 
 class Target(Generic[T]):
@@ -238,10 +280,10 @@ def _print_power(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
     if exponent.is_Rational and exponent.is_negative:
         return target.apply("div", [target.constant(1), visit(1 / e)])
     if exponent.is_Integer:
-        half = visit(base ** (exponent // 2)) if exponent > 3 else visit(base)
-        square = target.apply("mul", [half, half])
+        root = visit(base ** (exponent // 2)) if exponent > 3 else visit(base)
+        square = target.apply("mul", [root, root])
         return target.apply("mul", [square, visit(base)]) if exponent % 2 else square
-    if exponent == _half():
+    if exponent == half():
         return target.apply("sqrt", [visit(base)])
     return target.apply("pow", [visit(base), visit(exponent)])
 
@@ -273,7 +315,7 @@ class KernelTarget(Target[Expr]):
 
 
 # Ops whose name is not that of their primitive.
-_OP_NAMES = {"max": "maximum", "min": "minimum", "and": "logical_and", "or": "logical_or", "not": "logical_not"}
+OP_NAMES = {"max": "maximum", "min": "minimum", "and": "logical_and", "or": "logical_or", "not": "logical_not"}
 
 
 @dataclass(frozen=True)
@@ -287,7 +329,7 @@ class GraphTarget(Target[Value]):
         return self.builder.constant(value, self.dtype)
 
     def apply(self, primitive: str, args: Sequence[Value]) -> Value:
-        name = _OP_NAMES.get(primitive, primitive)
+        name = OP_NAMES.get(primitive, primitive)
         if name not in OPS:
             raise GradientError(f"the derivative needs the scalar function {primitive!r}, and no op is called {name!r}")
         return self.builder.elementwise(name, *args)
@@ -301,8 +343,12 @@ def operand_symbols(count: int) -> tuple[SymPy, ...]:
     """SymPy symbols for the operands: `x`; `x y`; `c x y`."""
     import sympy
 
-    names = {1: ("x",), 2: ("x", "y"), 3: ("c", "x", "y")}.get(count, tuple(f"x{k}" for k in range(count)))
-    return tuple(sympy.Symbol(name) for name in names)
+    return tuple(sympy.Symbol(name) for name in operand_names(count))
+
+
+def operand_names(count: int) -> tuple[str, ...]:
+    """What `operand_symbols` are called."""
+    return {1: ("x",), 2: ("x", "y"), 3: ("c", "x", "y")}.get(count, tuple(f"x{k}" for k in range(count)))
 
 
 @cache
@@ -317,6 +363,23 @@ def expression(scalar: Scalar, arity: int) -> SymPy:
 def derivative(scalar: Scalar, arity: int, position: int) -> SymPy:
     """The derivative of a scalar function by one operand."""
     return expression(scalar, arity).diff(operand_symbols(arity)[position])
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A scalar function with its settings; equal ones are the same function, differentiated and printed once."""
+
+    function: Scalar
+    settings: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *operands: SymPy) -> SymPy:
+        """The function of the operands at these settings."""
+        return self.function(*operands, **dict(self.settings))
+
+
+def bound(function: Scalar, settings: Mapping[str, Any]) -> Scalar:
+    """The scalar function of a node: `bound(node.op.scalar, node.attributes)`."""
+    return Bound(function, tuple(sorted(settings.items()))) if settings else function
 
 
 def latex(expr: SymPy) -> str:

@@ -98,7 +98,10 @@ class _MpmathTarget(Target[Any]):
 def _mpmath_functions() -> dict[str, Any]:
     import mpmath
 
-    names = ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "erf", "sin", "cos")
+    names = (
+        *("exp", "log", "log1p", "expm1", "sqrt", "tanh", "erf"),
+        *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "isnan", "isinf", "isfinite"),
+    )
     real = {name: getattr(mpmath, name) for name in names}
     exact = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}
     compare = {name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")}
@@ -109,6 +112,8 @@ def _mpmath_functions() -> dict[str, Any]:
         **{"neg": operator.neg, "pow": mpmath.power, "floor": mpmath.floor, "ceil": mpmath.ceil, "round": mpmath.nint},
         **{"and": lambda a, b: a and b, "or": lambda a, b: a or b, "not": operator.not_},
         **{"max": max, "min": min, "abs": abs, "sign": mpmath.sign, "where": lambda c, a, b: a if c else b},
+        **{"log2": lambda x: mpmath.log(x, 2), "mod": lambda a, b: a - b * mpmath.floor(a / b)},
+        "floordiv": lambda a, b: mpmath.floor(a / b),
         "rsqrt": lambda x: 1 / mpmath.sqrt(x),
         "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
         "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
@@ -118,8 +123,9 @@ def _mpmath_functions() -> dict[str, Any]:
 def from_sympy(expr: SymPy) -> SymPy:
     """A user's SymPy expression over the stable primitives.
 
-    `exp log tanh erf sqrt Abs sign Max Min floor ceiling sin cos Piecewise` and comparisons become primitives, and
-    1/(1 + exp(u)) becomes sigmoid(-u), log(1 + exp(u)) softplus(u), log(1 + u) log1p(u), exp(u) - 1 expm1(u).
+    `exp log tanh erf sqrt Abs sign Max Min floor ceiling Mod Heaviside Piecewise`, trigonometric and hyperbolic
+    functions and comparisons become primitives, and 1/(1 + exp(u)) becomes sigmoid(-u), exp(u)/(1 + exp(u))
+    sigmoid(u), log(1 + exp(u)) softplus(u), log(1 + u) log1p(u), exp(u) - 1 expm1(u).
     Raises DefinitionError for other functions.
     """
     import sympy
@@ -135,7 +141,11 @@ def from_sympy(expr: SymPy) -> SymPy:
         return _logarithm(args[0])
     if expr.is_Add:
         return _sum(args)
-    if expr.is_Mul or isinstance(getattr(type(expr), "primitive", None), Primitive):
+    if expr.is_Mul:
+        return _product(args)
+    if isinstance(expr, sympy.Heaviside):
+        return scalar.where(scalar.eq(args[0], 0), args[1], (scalar.sign(args[0]) + 1) / 2)
+    if isinstance(getattr(type(expr), "primitive", None), Primitive):
         return expr.func(*args)
     name = type(expr).__name__
     if name not in _FUNCTIONS:
@@ -150,10 +160,11 @@ def from_sympy(expr: SymPy) -> SymPy:
 
 _FUNCTIONS: dict[str, Primitive] = {
     **{p.name: p for p in (scalar.exp, scalar.tanh, scalar.erf, scalar.floor, scalar.sign, scalar.sin, scalar.cos)},
+    **{p.name: p for p in (scalar.tan, scalar.asin, scalar.acos, scalar.atan, scalar.sinh, scalar.cosh)},
     **{"Abs": scalar.abs, "ceiling": scalar.ceil, "Max": scalar.maximum, "Min": scalar.minimum},
     **{"StrictLessThan": scalar.lt, "LessThan": scalar.le, "StrictGreaterThan": scalar.gt, "GreaterThan": scalar.ge},
     **{"Equality": scalar.eq, "Unequality": scalar.ne, "And": scalar.logical_and, "Or": scalar.logical_or},
-    "Not": scalar.logical_not,
+    **{"Not": scalar.logical_not, "Mod": scalar.mod},
 }
 
 
@@ -177,6 +188,8 @@ def _power(base: SymPy, exponent: SymPy) -> SymPy:
         return scalar.exp(exponent)
     if inner is not None and _is(inner, scalar.exp) and exponent.is_Integer and exponent < 0:
         return scalar.sigmoid(-inner.args[0]) ** (-exponent)
+    if exponent.free_symbols:
+        return scalar.pow(base, exponent)
     if exponent == sympy.Rational(1, 2):
         return scalar.sqrt(base)
     return scalar.rsqrt(base) if exponent == -sympy.Rational(1, 2) else base**exponent
@@ -187,6 +200,19 @@ def _logarithm(arg: SymPy) -> SymPy:
     if inner is None:
         return scalar.log(arg)
     return scalar.softplus(inner.args[0]) if _is(inner, scalar.exp) else scalar.log1p(inner)
+
+
+def _product(factors: Sequence[SymPy]) -> SymPy:
+    """The product; exp(u) sigmoid(-u) in it is sigmoid(u)."""
+    import sympy
+
+    rest = list(factors)
+    for power in [f for f in factors if _is(f, scalar.exp)]:
+        complement = scalar.sigmoid(-power.args[0])
+        if complement in rest:
+            rest.remove(complement)
+            rest[rest.index(power)] = scalar.sigmoid(power.args[0])
+    return sympy.Mul(*rest)
 
 
 def _sum(terms: Sequence[SymPy]) -> SymPy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.dsl import functions
+from graphc.dsl import elementwise
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Param, Variable, state
 from graphc.optim.optimizer import Optimizer, check_below_one, check_not_negative
@@ -42,7 +42,7 @@ class Adam(Optimizer):
         v = beta2 * second + (1 - beta2) * (g * g)
         t = (self.steps + 1).astype(parameter.dtype)
         rate = self.rate_for(parameter) / _one_minus_power(beta1, t)
-        spread = functions.sqrt(v) / functions.sqrt(_one_minus_power(beta2, t)) + self.eps
+        spread = elementwise.sqrt(v) / elementwise.sqrt(_one_minus_power(beta2, t)) + self.eps
         return {parameter: parameter - rate * m / spread, first: m, second: v}
 
     def shared_updates(self) -> dict[Variable, Symbol]:
@@ -52,4 +52,4 @@ class Adam(Optimizer):
 
 def _one_minus_power(beta: float, t: Symbol) -> Symbol | float:
     """1 - beta^t, by expm1: the difference of 1 and 0.999 would have four correct digits in float32."""
-    return -functions.expm1(t * math.log(beta)) if beta else 1.0
+    return -elementwise.expm1(t * math.log(beta)) if beta else 1.0

@@ -120,7 +120,12 @@ def _members(grouping: Grouping, group: Group) -> tuple[Node, ...]:
 
 
 def _body_name(group: Group) -> str:
-    return "_".join(dict.fromkeys(node.op.name for node in group.nodes[:4]))
+    return "_".join(dict.fromkeys(_called(node) for node in group.nodes[:4]))
+
+
+def _called(node: Node) -> str:
+    """The node's op, or what a user's function is called."""
+    return str(node.attributes["name"]) if node.op.name == "scalar_function" else node.op.name
 
 
 def _joint_origin(nodes: Iterable[Node]) -> Origin:

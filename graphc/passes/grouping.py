@@ -20,7 +20,10 @@ from graphc.kernel.expr import Affine, Apply, Load, loads, walk
 from graphc.kernel.form import Kernel
 
 # Primitives that cost about one instruction a vector; the others are polynomials, divisions or counters.
-CHEAP_PRIMITIVES = frozenset("add sub mul neg max min abs lt le gt ge eq ne and or not where sign floor".split())
+CHEAP_PRIMITIVES = frozenset(
+    "add sub mul neg max min abs lt le gt ge eq ne and or not where sign floor".split()
+    + "ceil round isnan isinf isfinite".split()
+)
 CHEAP_COST = 4  # a map of so few cheap primitives is computed again rather than stored
 EXPENSIVE = 20
 MOST_NODES = 48  # of one kernel: source that is read, and compiled in reasonable time

@@ -71,6 +71,21 @@ class Stage:
     rewrites: tuple[Rewrite, ...] = ()
     remarks: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """What the pass did: counts, every rewrite with its rule and reason, and what changed in the text."""
+        reasons = (f"  {rewrite}\n      {rewrite.why}" for rewrite in self.rewrites)
+        return "\n".join([self.summary, *reasons, *([self.diff] if self.diff else [])])
+
+    def __repr__(self) -> str:
+        return f"<stage {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """`cse: 25 -> 24 nodes, 1 rewrite`."""
+        count = len(self.rewrites)
+        nodes = f"{len(self.before.nodes)} -> {len(self.after.nodes)} nodes"
+        return f"{self.name}: {nodes}, {count} rewrite{'' if count == 1 else 's'}"
+
     @property
     def changed(self) -> bool:
         """True if the pass changed the structure of the graph."""

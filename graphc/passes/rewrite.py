@@ -31,6 +31,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value, with_inputs
 from graphc.ir.op import OPS
 from graphc.ir.text import format_attributes
+from graphc.ops.derivatives import differentiated
 from graphc.passes.manager import PassResult, Rewrite, label
 
 SWEEP_LIMIT = 64  # sweeps over a graph; a rule set that still fires then runs in a circle
@@ -304,8 +305,8 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> PassResult:
 
 
 def gradient_targets(graph: Graph) -> set[Value]:
-    """The values that `grad` nodes of the graph differentiate with respect to."""
-    return {value for node in graph.nodes if node.op.name == "grad" for value in node.inputs[1:]}
+    """The values that `grad` and other deferred derivatives of the graph differentiate with respect to."""
+    return {value for node in graph.nodes for value in differentiated(node)}
 
 
 def _by_root_op(rules: Sequence[Rule]) -> dict[str, list[tuple[Rule, Pattern]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from graphc.dsl import functions
+from graphc.dsl import elementwise, functions
 from graphc.dsl.symbol import Symbol
 from graphc.errors import AttributeValueError, ShapeError
 
@@ -21,20 +21,20 @@ def accuracy(outputs: Symbol, targets: Symbol) -> Symbol:
             "for targets 0 and 1 use 'binary_accuracy'"
         )
     predicted = functions.argmax(outputs, axis=1)
-    return functions.mean(functions.equal(predicted, targets.astype(predicted.dtype)))
+    return functions.mean(elementwise.equal(predicted, targets.astype(predicted.dtype)))
 
 
 def binary_accuracy(outputs: Symbol, targets: Symbol) -> Symbol:
     """The share of elements whose logit has the right sign: outputs and targets (0 or 1) of the same shape."""
     if outputs.shape != targets.shape:
         raise ShapeError(f"binary_accuracy compares tensors of one shape, got {outputs!r} and {targets!r}")
-    hits = functions.where(outputs > 0, targets > 0, functions.logical_not(targets > 0))
+    hits = elementwise.where(outputs > 0, targets > 0, elementwise.logical_not(targets > 0))
     return functions.mean(hits)
 
 
 def mean_absolute_error(outputs: Symbol, targets: Symbol) -> Symbol:
     """The mean of |output - target|."""
-    return functions.mean(functions.abs(outputs - targets))
+    return functions.mean(elementwise.abs(outputs - targets))
 
 
 METRICS: dict[str, Metric] = {

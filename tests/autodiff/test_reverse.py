@@ -9,7 +9,8 @@ import pytest
 
 import graphc.ops  # noqa: F401  (fills the registry)
 from graphc.autodiff.check import check_gradients
-from graphc.autodiff.reverse import expand_grad, gradients
+from graphc.autodiff.expand import expand_derivatives
+from graphc.autodiff.reverse import gradients
 from graphc.errors import GradientError
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
@@ -53,7 +54,7 @@ def test_mlp(activation: str, order: int) -> None:
 def test_grad_node_equals_gradients() -> None:
     b, values, loss = mlp("tanh")
     wrt = [values[n] for n in PARAMETERS]
-    deferred = expand_grad(graph(values, *b.grad(loss, *wrt)))
+    deferred = expand_derivatives(graph(values, *b.grad(loss, *wrt)))
     direct = graph(values, *gradients([loss], [b.constant(1.0, f32)], wrt, b))
     assert all(node.op.name != "grad" for node in deferred.nodes)
     for found, expected in zip(evaluate(deferred, DATA), evaluate(direct, DATA), strict=True):
@@ -70,9 +71,9 @@ def test_hessian_vector_product_of_nested_grad_nodes() -> None:
         b.sum(b.mul(g, values[f"v{n}"]), axes=tuple(range(g.type.rank))) for n, g in zip(PARAMETERS, first, strict=True)
     ]
     total = b.add(b.add(terms[0], terms[1]), terms[2])
-    products = evaluate(expand_grad(graph(values, *b.grad(total, *wrt))), DATA | VECTORS)
+    products = evaluate(expand_derivatives(graph(values, *b.grad(total, *wrt))), DATA | VECTORS)
 
-    gradient, h = expand_grad(graph(values, *first)), 1e-5
+    gradient, h = expand_derivatives(graph(values, *first)), 1e-5
     ends = [{n: DATA[n] + s * h * VECTORS[f"v{n}"] for n in PARAMETERS} for s in (1, -1)]
     up, down = (evaluate(gradient, DATA | VECTORS | end) for end in ends)
     for found, high, low in zip(products, up, down, strict=True):
@@ -85,7 +86,7 @@ def test_third_derivative() -> None:
     y = b.mul(b.mul(x, x), b.mul(x, x))
     for _ in range(3):
         y = b.grad(y, x)
-    assert evaluate(expand_grad(Graph("g", (x,), (y,))), {"x": 1.5})[0] == pytest.approx(24 * 1.5)
+    assert evaluate(expand_derivatives(Graph("g", (x,), (y,))), {"x": 1.5})[0] == pytest.approx(24 * 1.5)
 
 
 def test_shared_value_sums_its_uses_and_intermediate_values_have_gradients() -> None:
@@ -114,7 +115,7 @@ def test_deep_graph_needs_no_recursion() -> None:
     y = x
     for _ in range(5000):
         y = b.neg(y)
-    assert evaluate(expand_grad(Graph("g", (x,), (b.grad(y, x),))), {"x": 2.0})[0] == 1.0
+    assert evaluate(expand_derivatives(Graph("g", (x,), (b.grad(y, x),))), {"x": 2.0})[0] == 1.0
 
 
 def test_origins_of_new_nodes() -> None:
@@ -124,7 +125,7 @@ def test_origins_of_new_nodes() -> None:
         y = b.tanh(x)
     with b.at(Origin("loss", "net.py", 8)):
         loss = b.sum(y, axes=(0, 1))
-    expanded = expand_grad(Graph("g", (x,), (b.grad(loss, x),)))
+    expanded = expand_derivatives(Graph("g", (x,), (b.grad(loss, x),)))
     origins = {node.op.name: str(node.origin) for node in expanded.nodes}
     assert origins["tanh"] == "net.fc  net.py:7"
     assert origins["sub"] == "net.fc.grad  net.py:7"
@@ -145,7 +146,7 @@ def test_nothing_flows_through_integers_and_stop_gradient() -> None:
 
 
 def expand(values: tuple[Value, ...], output: Any) -> Graph:
-    return expand_grad(Graph("g", values, (output,)))
+    return expand_derivatives(Graph("g", values, (output,)))
 
 
 def test_value_that_the_loss_does_not_reach() -> None:
@@ -203,4 +204,4 @@ def test_integers_have_no_gradient() -> None:
 def test_graph_without_gradients_is_returned_as_it_is() -> None:
     x = Value(tensor("f32", (2,)), name="x")
     g = Graph("g", (x,), (Builder().exp(x),))
-    assert expand_grad(g) is g
+    assert expand_derivatives(g) is g

@@ -106,6 +106,14 @@ FORMS = {
     " stage {"
     " let p: f32 = abs(x[i]) + 0.1 a[i] = log(p) + log1p(p) * expm1(y[i]) b[i] = softplus(x[i]) - erf(y[i])"
     " c[i] = pow(p, y[i]) d[i] = sin(x[i]) * cos(y[i]) + fma(x[i], y[i], -x[i]) } }",
+    "trigonometry": "(x: f32[40], y: f32[40]) -> (a: f32[40], b: f32[40], c: f32[40], d: f32[40]) { space i < 40"
+    " stage {"
+    " let t: f32 = tanh(x[i]) * 0.99 a[i] = asin(t) + acos(t) * y[i] b[i] = atan(x[i]) + tan(t)"
+    " c[i] = sinh(x[i]) - cosh(y[i]) d[i] = log2(abs(x[i]) + 0.1) } }",
+    "quotients": "(x: f32[40], y: f32[40], k: i32[40], j: i32[40]) -> (a: f32[40], b: f32[40], q: i32[40], r: i32[40])"
+    " { space i < 40 stage {"
+    " a[i] = floordiv(x[i] * 5.0, y[i]) b[i] = mod(x[i] * 5.0, 0.3) q[i] = floordiv(3i32 - k[i] * 2i32, j[i] - 1i32)"
+    " r[i] = mod(3i32 - k[i] * 2i32, j[i] - 1i32) } }",
 }
 
 

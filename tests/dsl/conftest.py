@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.autodiff.reverse import expand_grad
+from graphc.autodiff.expand import expand_derivatives
 from graphc.dsl.collect import collect
 from graphc.dsl.variables import Input
 from graphc.interpret import evaluate
@@ -26,6 +26,6 @@ def compute() -> Compute:
         arrays |= {name: v.value for name, v in declared.named_variables.items()}
         if declared.uses_rng:
             arrays["rng"] = np.array([seed, 0], np.int64)
-        return evaluate(expand_grad(declared.graph), arrays, dtype64=False)
+        return evaluate(expand_derivatives(declared.graph), arrays, dtype64=False)
 
     return run

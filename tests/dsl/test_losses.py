@@ -49,12 +49,16 @@ def test_losses_equal_torch(reduction, compute) -> None:
 def test_softmax_into_cross_entropy_is_warned_about() -> None:
     x, t = gc.input("x", ("N", 3)), gc.input("t", ("N",), "int32")
     e = gc.exp(x - gc.max(x, 1, keepdims=True))
-    for p in (gc.softmax(x, 1), e / gc.sum(e, 1, keepdims=True), gc.softmax(x).reshape(-1, 3), gc.softmax(x, 0).T.T):
+    written_twice = gc.exp(2 * x) / gc.sum(gc.exp(2 * x), 1, keepdims=True)
+    shifted_twice = gc.exp(x - gc.max(x, 1, keepdims=True)) / e.sum(1, keepdims=True)
+    others = (gc.softmax(x).reshape(-1, 3), gc.softmax(x, 0).T.T, written_twice, shifted_twice)
+    for p in (gc.softmax(x, 1), e / gc.sum(e, 1, keepdims=True), *others):
         with pytest.warns(NumericalWarning, match="test_losses.py"):
             gc.cross_entropy(p, t)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for logits in (x, gc.log_softmax(x), gc.exp(x), x / gc.sum(x, 1, keepdims=True), gc.softmax(x) * 10):
+        different = gc.exp(2 * x) / gc.sum(gc.exp(3 * x), 1, keepdims=True)
+        for logits in (x, gc.log_softmax(x), gc.exp(x), x / gc.sum(x, 1, keepdims=True), gc.softmax(x) * 10, different):
             gc.cross_entropy(logits, t)
 
 

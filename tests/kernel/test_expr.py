@@ -22,6 +22,7 @@ from graphc.kernel.expr import (
     as_expr,
     dtype_of,
     loads,
+    replace_axes,
     replace_index,
     walk,
 )
@@ -97,3 +98,11 @@ def test_replacing_an_axis_by_a_computed_index() -> None:
     assert [load.operand for load in loads(moved.expr)] == ["t"]
     with pytest.raises(VerifyError, match="mixes a computed axis with 'j'"):
         replace_index(Affine.of({"i": 1, "j": 1}), {"i": computed})
+
+
+def test_axes_are_replaced_at_once_inside_computed_indices_too() -> None:
+    """`i` becomes `j` while `j` becomes `k`: an index inside an index must not go on to `k`."""
+    inner = Load("numbers", (Affine.axis("i"),))
+    table = Load("table", (Computed(inner, 0, 5), Affine.axis("j")))
+    moved = replace_axes(table, {"i": Affine.axis("j"), "j": Affine.axis("k")})
+    assert moved == Load("table", (Computed(Load("numbers", (Affine.axis("j"),)), 0, 5), Affine.axis("k")))

@@ -49,6 +49,7 @@ def test_maps() -> None:
         "space i < 3 stage { y[i] = x[i] } stage { }",
     ):
         assert not kernel("(x: f32[3]) -> (y: f32[3])", body).is_map
+    assert not kernel("(x: f32[3]) -> (y: f32[5] init 0)", "space i < 3 stage { y[i] = x[i] }").is_map  # rows stay 0
 
 
 def test_operands_by_role_and_reads() -> None:

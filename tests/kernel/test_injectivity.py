@@ -110,6 +110,25 @@ def test_coverage_with_extents(shape: str, stores: list, covered: bool) -> None:
     assert covers(operand, found) == covered
 
 
+@pytest.mark.parametrize(
+    ("size", "runs", "covered"),
+    [
+        ("2*N", [("0", "N"), ("N", "N")], True),
+        ("2*N+3", [("N", "3"), ("0", "N"), ("N+3", "N")], True),
+        ("N+3", [("0", "N"), ("N", "2")], False),
+        ("N+3", [("0", "N"), ("N+1", "2")], False),
+        ("2*N", [("0", "N"), ("0", "0")], False),
+        ("N+M", [("0", "N"), ("M", "N")], False),
+    ],
+)
+def test_runs_that_follow_each_other_cover(size: str, runs: list[tuple[str, str]], covered: bool) -> None:
+    operand = Operand("y", f32, (parse_dim(size), 4), "out")
+    stores = [
+        ((Affine.of({"a": 1}, parse_dim(start)), Affine.axis("b")), axes(a=extent, b=4)) for start, extent in runs
+    ]
+    assert covers(operand, stores) == covered
+
+
 def test_clipped_axes_do_not_cover() -> None:
     axis = Axis("b", (Affine(),), (Affine.of({"a": 1}, 1),))
     index = (Affine.axis("a"), Affine.axis("b"))

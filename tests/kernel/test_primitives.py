@@ -18,9 +18,12 @@ EXACT = {
     "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": mpmath.log1p, "tanh": mpmath.tanh,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
     "erf": mpmath.erf, "sqrt": mpmath.sqrt, "rsqrt": lambda x: 1 / mpmath.sqrt(x), "sin": mpmath.sin,
+    "tan": mpmath.tan, "atan": mpmath.atan, "sinh": mpmath.sinh, "cosh": mpmath.cosh, "asin": mpmath.asin,
+    "acos": mpmath.acos, "log2": lambda x: mpmath.log(x, 2),
     "cos": mpmath.cos, "floor": mpmath.floor, "ceil": mpmath.ceil, "abs": abs, "neg": lambda x: -x, "sign": mpmath.sign,
 }  # fmt: skip
-DOMAIN = {"log": lambda x: x > 0, "log1p": lambda x: x > -1, "sqrt": lambda x: x >= 0, "rsqrt": lambda x: x > 0}
+DOMAIN = {"log": lambda x: x > 0, "log1p": lambda x: x > -1, "sqrt": lambda x: x >= 0, "rsqrt": lambda x: x > 0,
+          "log2": lambda x: x > 0, "asin": lambda x: abs(x) <= 1, "acos": lambda x: abs(x) <= 1}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(EXACT))

@@ -222,3 +222,14 @@ def test_a_list_of_modules_may_be_given_as_one() -> None:
     for bad in (3, [3], "ab"):
         with pytest.raises(AttributeValueError, match="holds modules"):
             nn.ModuleList(bad)
+
+
+def test_a_module_cannot_be_a_part_of_itself() -> None:
+    outer, inner = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Tanh())
+    outer.append(inner)
+    for part in (outer, inner):
+        with pytest.raises(StateError, match="would make the module a part of itself.*weakref"):
+            inner.child = outer if part is outer else inner
+    assert outer(gc.input("x", (3, 2))).shape == (3, 2)
+    outer.append(inner)  # twice is fine: shared parameters
+    assert len(outer.parameters()) == 2

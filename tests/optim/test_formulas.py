@@ -7,7 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc import optim
-from graphc.autodiff.reverse import expand_grad
+from graphc.autodiff.expand import expand_derivatives
 from graphc.dsl.collect import collect
 from graphc.errors import AttributeValueError, GradientError
 from graphc.interpret import evaluate
@@ -42,7 +42,7 @@ def run(optimizer, steps: int, on_step=lambda k: None):
     """Interpret the program in float64; returns the losses and the final parameters."""
     inputs, loss, parameters, updates = declare(optimizer)
     declared = collect(inputs, [loss], updates)
-    graph = expand_grad(declared.graph)
+    graph = expand_derivatives(declared.graph)
     losses = []
     for k in range(steps):
         on_step(k)
@@ -111,7 +111,7 @@ def test_bias_correction_is_exact_in_float32() -> None:
     optimizer = optim.Adam(0.25, eps=0.0)
     declared = collect([], [w * 3], optimizer.updates(w * 3, [w]))
     arrays = {name: v.value for name, v in declared.named_variables.items()}
-    new = evaluate(expand_grad(declared.graph), arrays, dtype64=False)[1]
+    new = evaluate(expand_derivatives(declared.graph), arrays, dtype64=False)[1]
     assert float(new) == pytest.approx(-0.25, rel=4e-7)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.autodiff.reverse import expand_grad
+from graphc.autodiff.expand import expand_derivatives
 from graphc.errors import CompileError
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
@@ -54,7 +54,7 @@ def test_a_training_step_keeps_its_meaning(sizes: dict[str, int], inputs_of: Cal
     graph = parse(CLASSIFIER)
     after, stages = run(graph, default_pipeline(sizes), verify=True)
     arrays = inputs_of(graph, seed=1)
-    for x, y in zip(evaluate(expand_grad(graph), arrays), evaluate(after, arrays), strict=True):
+    for x, y in zip(evaluate(expand_derivatives(graph), arrays), evaluate(after, arrays), strict=True):
         np.testing.assert_allclose(y, x, rtol=1e-6 if sizes else 1e-11)  # 1/5 is folded in float32
     assert {"log_of_softmax", "negated_twice", "grad"} <= {r.rule for stage in stages for r in stage.rewrites}
     assert "cross_entropy" in stages[0].after_text and "exp(" not in stages[0].after_text
@@ -68,7 +68,7 @@ def test_a_step_at_extreme_inputs_is_finite_in_float32(inputs_of: Callable) -> N
     after, _ = run(graph, default_pipeline({}))
     assert all(np.isfinite(value).all() for value in evaluate(after, arrays, dtype64=False))
     with np.errstate(all="ignore"):
-        naive = evaluate(expand_grad(graph), arrays, dtype64=False)
+        naive = evaluate(expand_derivatives(graph), arrays, dtype64=False)
     assert not all(np.isfinite(value).all() for value in naive)
 
 
@@ -190,7 +190,7 @@ def test_random_gradients_keep_their_values(graph: Graph, seed: int, by_inner: b
     random = np.random.default_rng(seed)
     arrays = {n: random.uniform(-2, 2, (ROWS, COLUMNS)) for n in "xy"}
     with np.errstate(all="ignore"):
-        wanted, values = evaluate(expand_grad(declared), arrays), evaluate(after, arrays)
+        wanted, values = evaluate(expand_derivatives(declared), arrays), evaluate(after, arrays)
     for x, y in zip(wanted, values, strict=True):
         if np.isfinite(x).all() and np.abs(x).max() < 1e9:
             np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-6)

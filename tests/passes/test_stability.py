@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from graphc.autodiff.reverse import expand_grad
+from graphc.autodiff.expand import expand_derivatives
 from graphc.interpret import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.text import parse, print_graph
@@ -314,9 +314,9 @@ def test_gradients_at_extreme_values(case: Case) -> None:
     rewritten = Stability()(declared).graph
     verify(rewritten)
     arrays = case.arrays | {"w": weights(case)}
-    gradient = single(expand_grad(rewritten), arrays)
+    gradient = single(expand_derivatives(rewritten), arrays)
     assert np.isfinite(gradient).all()
-    np.testing.assert_allclose(gradient, truth(expand_grad(declared), arrays), rtol=2e-5, atol=2e-7)
+    np.testing.assert_allclose(gradient, truth(expand_derivatives(declared), arrays), rtol=2e-5, atol=2e-7)
 
 
 def weights(case: Case) -> np.ndarray:
@@ -391,8 +391,8 @@ def test_a_value_that_a_gradient_is_taken_by_stays(rewrites_to: Callable) -> Non
         }}"""
         graph = parse(text)
         after = Stability()(graph).graph
-        (before_value,) = evaluate(expand_grad(graph), {"z": HUGE_ROWS / 1e4, "t": LABELS})
-        (after_value,) = evaluate(expand_grad(after), {"z": HUGE_ROWS / 1e4, "t": LABELS})
+        (before_value,) = evaluate(expand_derivatives(graph), {"z": HUGE_ROWS / 1e4, "t": LABELS})
+        (after_value,) = evaluate(expand_derivatives(after), {"z": HUGE_ROWS / 1e4, "t": LABELS})
         np.testing.assert_allclose(after_value, before_value, rtol=1e-12)
 
 

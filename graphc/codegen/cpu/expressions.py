@@ -23,6 +23,7 @@ FUNCTIONS = {
     "exp": "exp", "log": "log", "log1p": "log1p", "expm1": "expm1", "tanh": "tanh", "sigmoid": "sigmoid",
     "softplus": "softplus", "erf": "erf", "sqrt": "sqrt", "abs": "abs", "floor": "floor", "ceil": "ceil",
     "round": "round", "pow": "pow", "sin": "sin", "cos": "cos", "max": "maximum", "min": "minimum", "fma": "fma",
+    "log2": "log2", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh",
 }  # fmt: skip
 
 
@@ -162,12 +163,13 @@ class Scope:
         return Value(text, dtype, arg.rows, arg.lanes, atom=arg.atom if register == held else True)
 
     def _apply(self, expr: Apply) -> Value:
-        if expr.primitive in ("sign", "isinf", "isfinite", "isnan", "rsqrt") or _is_float_mod(self, expr):
+        if expr.primitive in ("sign", "isinf", "isfinite", "isnan", "rsqrt"):
             return self._composed(expr.primitive, [self._named(a) for a in expr.args])
         args = [self.value(a) for a in expr.args]
         rows, lanes = any(a.rows for a in args), any(a.lanes for a in args)
         dtype = _result_dtype(expr, args)
-        text, atom = _operation(expr.primitive, args)
+        divides = expr.primitive in ("floordiv", "mod") and not _is_plain_divisor(expr.args[1])
+        text, atom = _operation(expr.primitive, args, divides)
         if dtype in (i32, u8) and expr.primitive not in ("where", "max", "min"):
             text, atom = _wrap(text, dtype, rows or lanes)
         return Value(text, dtype, rows, lanes, atom)
@@ -195,14 +197,10 @@ class Scope:
             return Value(f"tile_abs({x.text}) {operator} {infinity}", bool_, x.rows, x.lanes, atom=False)
         if primitive == "rsqrt":
             return Value(f"{typed(1.0)} / tile_sqrt({x.text})", x.dtype, x.rows, x.lanes, atom=False)
-        if primitive == "sign":
-            one, minus = (typed(1), typed(-1)) if not x.dtype.is_float else (typed(1.0), typed(-1.0))
-            zero = typed(0.0 if x.dtype.is_float else 0)
-            inner = f"tile_select({x.text} < {zero}, {minus}, {x.text})"
-            return Value(f"tile_select({x.text} > {zero}, {one}, {inner})", x.dtype, x.rows, x.lanes)
-        y = args[1]
-        rows, lanes = x.rows or y.rows, x.lanes or y.lanes
-        return Value(f"{x.text} - tile_floor({x.text} / {y.text}) * {y.text}", x.dtype, rows, lanes, atom=False)
+        one, minus = (typed(1), typed(-1)) if not x.dtype.is_float else (typed(1.0), typed(-1.0))
+        zero = typed(0.0 if x.dtype.is_float else 0)
+        inner = f"tile_select({x.text} < {zero}, {minus}, {x.text})"
+        return Value(f"tile_select({x.text} > {zero}, {one}, {inner})", x.dtype, x.rows, x.lanes)
 
     # ---- shapes
 
@@ -234,8 +232,9 @@ def _hint(expr: Expr, value: Value) -> str:
     return f"as_{value.dtype}"
 
 
-def _is_float_mod(scope: Scope, expr: Apply) -> bool:
-    return expr.primitive == "mod" and scope.value(expr.args[0]).dtype.is_float
+def _is_plain_divisor(expr: Expr) -> bool:
+    """Whether `//` and `%` by it need no care: a size, or an integer that is neither 0 nor -1."""
+    return isinstance(expr, Extent) or (isinstance(expr, Const) and expr.dtype.is_integer and expr.value > 0)
 
 
 def _result_dtype(expr: Apply, args: list[Value]) -> DType:
@@ -278,8 +277,11 @@ def _wrap(text: str, dtype: DType, is_tile: bool) -> tuple[str, bool]:
     return (text, False) if is_tile else (f"i32({text})", True)
 
 
-def _operation(primitive: str, args: list[Value]) -> tuple[str, bool]:
-    """Source of a primitive of scalars and tiles, and whether it needs no parentheses."""
+def _operation(primitive: str, args: list[Value], divides: bool = False) -> tuple[str, bool]:
+    """Source of a primitive of scalars and tiles, and whether it needs no parentheses.
+
+    `divides`: a quotient whose divisor may be 0 or a float, which Python's operators treat otherwise for scalars.
+    """
     is_tile = any(a.is_tile for a in args)
     plain = [a.literal if is_tile and a.literal else a.text for a in args]
     inner = [a.literal if is_tile and a.literal else a.inner for a in args]
@@ -293,6 +295,8 @@ def _operation(primitive: str, args: list[Value]) -> tuple[str, bool]:
         return (f"~({differ})" if is_tile else f"not ({differ})") if primitive == "eq" else differ, False
     if primitive in ("max", "min") and masks:
         return f"{inner[0]} {'|' if primitive == 'max' else '&'} {inner[1]}", False
+    if divides:
+        return f"tile_{primitive}({', '.join(plain)})", True
     if primitive in INFIX:
         return f"{inner[0]} {INFIX[primitive]} {inner[1]}", False
     if primitive == "where":

@@ -108,7 +108,8 @@ class Nest:
         """The tiles that cover an axis."""
         lanes = 1 if axis.name in self.element_axes else self.lanes
         in_space = axis.name in {a.name for a in self.kernel.space}
-        garbage = in_space and is_runtime(axis) and not self._counted_on(axis.name)
+        filled = any(o.init is not None for o in self.kernel.operands)  # what is not stored must keep its value
+        garbage = in_space and is_runtime(axis) and not filled and not self._counted_on(axis.name)
         twice = in_space and self.idempotent and bool(self.element_axes)
         return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage), self.context)
 

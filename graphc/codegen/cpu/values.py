@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.cpu.writer import Names, Source
 from graphc.ir.dims import Dim, Poly
+from graphc.ir.literals import float_text
 from graphc.ir.types import DType, bool_, i32, u8
 from graphc.kernel.expr import Affine, Const, Expr, children
 
@@ -145,7 +146,7 @@ def constant(expr: Const) -> Value:
     if dtype.is_float:
         number = float(value)
         literal = ("nan" if math.isnan(number) else "inf" if number > 0 else "-inf") if not math.isfinite(
-            number) else repr(number)  # fmt: skip
+            number) else float_text(number, dtype)  # fmt: skip
         return Value(f"{dtype}({literal})", dtype, literal=literal)
     literal = str(int(value))
     if dtype == i32:

@@ -11,9 +11,11 @@ from graphc.codegen.tile.arithmetic import (
     tile_cast_mask,
     tile_ceil,
     tile_floor,
+    tile_floordiv,
     tile_fma,
     tile_maximum,
     tile_minimum,
+    tile_mod,
     tile_round,
     tile_select,
     tile_sqrt,
@@ -26,16 +28,23 @@ from graphc.codegen.tile.contraction import (
     tile_store_packed,
 )
 from graphc.codegen.tile.maths import (
+    tile_acos,
+    tile_asin,
+    tile_atan,
     tile_cos,
+    tile_cosh,
     tile_erf,
     tile_exp,
     tile_expm1,
     tile_log,
     tile_log1p,
+    tile_log2,
     tile_pow,
     tile_sigmoid,
     tile_sin,
+    tile_sinh,
     tile_softplus,
+    tile_tan,
     tile_tanh,
 )
 from graphc.codegen.tile.memory import (
@@ -92,8 +101,9 @@ VOCABULARY = (
     tile_exp, tile_expm1, tile_floor, tile_fma, tile_fma_dot, tile_fma_outer, tile_gather, tile_iota, tile_lane_sums,
     tile_load, tile_load_masked, tile_load_packed, tile_load_strided, tile_log, tile_log1p, tile_max, tile_max_rows,
     tile_maximum, tile_min, tile_minimum, tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64,
-    tile_pow, tile_prod,
-    tile_round, tile_row, tile_select, tile_sigmoid, tile_sin, tile_softplus, tile_sqrt, tile_store,
+    tile_acos, tile_asin, tile_atan, tile_cosh, tile_floordiv, tile_log2, tile_mod, tile_pow, tile_prod, tile_round,
+    tile_sinh, tile_tan,
+    tile_row, tile_select, tile_sigmoid, tile_sin, tile_softplus, tile_sqrt, tile_store,
     tile_store_masked, tile_store_packed, tile_store_strided, tile_sum, tile_sum_rows, tile_tanh, tile_zeros_f32,
     tile_zeros_f64, tile_zeros_i32, tile_zeros_i64, tile_zeros_mask)
 

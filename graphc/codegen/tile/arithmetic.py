@@ -149,23 +149,54 @@ def _negative(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
 
 
 def _floor_divide(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Python's //: rounds towards minus infinity."""
+    """Python's //: rounds towards minus infinity; by integer 0 it is 0, as in NumPy."""
     if is_float(a):
-        return float_intrinsic(builder, "floor", builder.fdiv(a, b))
-    quotient = builder.sdiv(a, b)
+        return _floor_divide_floats(builder, a, b)
     one, zero = constant_like(a.type, 1), constant_like(a.type, 0)
-    inexact = builder.icmp_signed("!=", builder.mul(quotient, b), a)
-    opposite = builder.icmp_signed("<", builder.xor(a, b), zero)
-    return builder.sub(quotient, builder.select(builder.and_(inexact, opposite), one, zero))
+    safe, by_zero, by_minus_one = _safe_divisor(builder, b)
+    quotient = builder.sdiv(a, safe)
+    inexact = builder.icmp_signed("!=", builder.mul(quotient, safe), a)
+    opposite = builder.icmp_signed("<", builder.xor(a, safe), zero)
+    floor = builder.sub(quotient, builder.select(builder.and_(inexact, opposite), one, zero))
+    return builder.select(by_zero, zero, builder.select(by_minus_one, builder.neg(a), floor))
+
+
+def _safe_divisor(builder: ir.IRBuilder, b: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The divisor with 1 in the place of 0 and -1, which the processor traps on (-1 for the least integer); where."""
+    by_zero = builder.icmp_signed("==", b, constant_like(b.type, 0))
+    by_minus_one = builder.icmp_signed("==", b, constant_like(b.type, -1))
+    trap = builder.or_(by_zero, by_minus_one)
+    return builder.select(trap, constant_like(b.type, 1), b), by_zero, by_minus_one
+
+
+def _floor_divide_floats(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """floor(a / b) of the exact quotient: a minus the remainder is a multiple of b but for rounding."""
+    zero, one = constant_like(a.type, 0.0), constant_like(a.type, 1.0)
+    remainder, opposite = _remainder(builder, a, b)
+    whole = float_intrinsic(builder, "roundeven", builder.fdiv(builder.fsub(a, remainder), b))
+    floor = builder.select(opposite, builder.fsub(whole, one), whole)
+    plain = builder.fdiv(a, b)  # the infinity or NaN of a division by 0
+    return builder.select(builder.fcmp_ordered("==", b, zero), plain, floor)
+
+
+def _remainder(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The exact remainder of floats, with the sign of a, and whether it is not 0 and b has the other sign."""
+    remainder, zero = builder.frem(a, b), constant_like(a.type, 0.0)
+    signs = (builder.fcmp_ordered("<", remainder, zero), builder.fcmp_ordered("<", b, zero))
+    return remainder, builder.and_(builder.fcmp_ordered("!=", remainder, zero), builder.xor(*signs))
 
 
 def _modulo(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Python's %: the sign of the divisor."""
-    remainder = builder.srem(a, b)
-    zero = constant_like(a.type, 0)
+    """Python's %: the sign of the divisor; by integer 0 it is 0, by float 0 NaN, as in NumPy. Exact for floats."""
+    if is_float(a):
+        remainder, opposite = _remainder(builder, a, b)
+        return builder.select(opposite, builder.fadd(remainder, b), remainder)
+    safe, by_zero, by_minus_one = _safe_divisor(builder, b)
+    remainder, zero = builder.srem(a, safe), constant_like(a.type, 0)
     adjust = builder.and_(builder.icmp_signed("!=", remainder, zero),
-                          builder.icmp_signed("<", builder.xor(remainder, b), zero))
-    return builder.select(adjust, builder.add(remainder, b), remainder)
+                          builder.icmp_signed("<", builder.xor(remainder, safe), zero))
+    exact = builder.or_(by_zero, by_minus_one)
+    return builder.select(exact, zero, builder.select(adjust, builder.add(remainder, safe), remainder))
 
 
 # ---- operators -----------------------------------------------------------------------------------------------------
@@ -196,7 +227,7 @@ _operator(operator.sub, _arithmetic("fsub", "sub"), _FLOATS + _INTEGERS)
 _operator(operator.mul, _arithmetic("fmul", "mul"), _FLOATS + _INTEGERS)
 _operator(operator.truediv, _arithmetic("fdiv", "fdiv"), _FLOATS)
 _operator(operator.floordiv, _floor_divide, _FLOATS + _INTEGERS)
-_operator(operator.mod, _modulo, _INTEGERS)
+_operator(operator.mod, _modulo, _FLOATS + _INTEGERS)
 _operator(operator.neg, _negative, _FLOATS + _INTEGERS)
 _operator(operator.and_, _arithmetic("", "and_"), _INTEGERS + (MASK,))
 _operator(operator.or_, _arithmetic("", "or_"), _INTEGERS + (MASK,))
@@ -221,6 +252,18 @@ def tile_minimum(typing: Any, a: Any, b: Any) -> _Definition:
     """tile_minimum(a, b): the smaller element; NaN if either is NaN. A scalar is best given second."""
     return elementwise("tile_minimum", lambda builder, x, y: emit_minimum(builder, y, x), a, b,
                        dtypes=_FLOATS + _INTEGERS)
+
+
+@tile_function
+def tile_floordiv(typing: Any, a: Any, b: Any) -> _Definition:
+    """tile_floordiv(a, b): a / b rounded down, from the exact quotient; of scalars too. By integer 0 it is 0."""
+    return elementwise("tile_floordiv", _floor_divide, a, b, dtypes=_FLOATS + _INTEGERS)
+
+
+@tile_function
+def tile_mod(typing: Any, a: Any, b: Any) -> _Definition:
+    """tile_mod(a, b): the remainder of tile_floordiv, exact, with the sign of b; by integer 0 it is 0, by 0.0 NaN."""
+    return elementwise("tile_mod", _modulo, a, b, dtypes=_FLOATS + _INTEGERS)
 
 
 @tile_function

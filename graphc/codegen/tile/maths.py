@@ -6,6 +6,7 @@ A scalar argument gives a scalar by the same formula, so the same bits. The poly
 exact values, over every number with 2^-12 <= |x| < 110 and samples elsewhere (1 ulp = one unit in the last place):
 
     exp 1.0   log 1.0   expm1 1.5   log1p 1.5   tanh 1.5   sigmoid 1.6   softplus 1.8   erf 1.2
+    log2 1.5   sinh 1.7   cosh 1.5   sin 1.5   cos 1.5
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from graphc.codegen.tile.types import F32, F64, INT32, call_intrinsic, shared_fu
 
 _FLOAT = ir.FloatType()
 _LOG2_E = 1.44269504
+_TWO_OVER_PI = 0.63661975
+_HALF_PI = (1.5707964, -4.371139e-08, -1.7151245e-15)  # pi/2 as a sum; n times the first is exact for |n| < 2^16
+_SIN_S = (-0.16666667, 0.0083333291, -0.00019839304, 2.7180465e-06)  # sin(r) = r + r^3 S(r^2), |r| <= pi/4
+_COS_C = (0.041666646, -0.0013887309, 2.4432413e-05)  # cos(r) = 1 - r^2/2 + r^4 C(r^2)
+_LOG2_E_LOW = 1.9259629911e-08  # log2(e) = _LOG2_E in float32 + this
+_SINH_NEAR = (0.16666667, 0.008333334, 0.00019841270, 2.7557319e-06, 2.5052108e-08)
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # ln 2 = high + low; n * high is exact for small n
 _EXP_P = (0.49999994, 0.16666515, 0.041668456, 0.008369419, 0.0013813142)
 _LOG_Q = (0.33333313, -0.2500001, 0.20002119, -0.16667996, 0.14219551, -0.124055915, 0.11888175, -0.11675641,
@@ -160,6 +167,83 @@ def _softplus(x: Expression) -> Expression:
     return x.at_least(0.0) + _log1p_sum(u, e - (u - 1.0))
 
 
+def _log2(x: Expression) -> Expression:
+    denormal = x < 2.0 ** -126
+    k, f = _split(denormal.select(x * 2.0 ** 23, x).bits())
+    shift = denormal.select(k.constant(-23), k.constant(0))
+    square = f * f
+    tail = square.fma(-0.5, f * square * f.polynomial(*_LOG_Q))  # log(1 + f) = f + tail
+    low = f.fma(_LOG2_E_LOW, tail * _LOG2_E)
+    return _log_edges(x, f.fma(_LOG2_E, low) + (k + shift).to_float(_FLOAT))
+
+
+def _half_exp(x: Expression) -> Expression:
+    """e^x / 2, which is finite a little longer than e^x, for x >= 0."""
+    shifted, r = _reduce(x.at_most(90.0))
+    return _scale(_exp_core(r), shifted - 1.0)
+
+
+def _cosh(x: Expression) -> Expression:
+    half = _half_exp(x.call("fabs"))
+    return half + half.constant(0.25) / half
+
+
+def _sinh(x: Expression) -> Expression:
+    magnitude, square = x.call("fabs"), x * x
+    near = magnitude.fma(square * square.polynomial(*_SINH_NEAR), magnitude)
+    half = _half_exp(magnitude)
+    far = half - half.constant(0.25) / half
+    return (magnitude < 1.0).select(near, far).call("copysign", x)
+
+
+def _circular(x: Expression, name: str) -> Expression:
+    """The sine or cosine: x = n pi/2 + r by three fused steps, exact enough for |x| < 1e5; beyond, the C library."""
+    shifted = x.fma(_TWO_OVER_PI, _ROUND_MAGIC)
+    n, r = shifted - _ROUND_MAGIC, x
+    for part in _HALF_PI:
+        r = n.fma(-part, r)
+    square = r * r
+    sine = (r * square).fma(square.polynomial(*_SIN_S), r)
+    half = square * 0.5
+    whole = -half + 1.0
+    lost = -(whole - 1.0) - half  # what 1 - r^2/2 loses in rounding
+    cosine = whole + (square * square).fma(square.polynomial(*_COS_C), lost)
+    quadrant = shifted.bits() if name == "sin" else shifted.bits() + 1
+    odd = (quadrant & 1).compare("==", 1)
+    value = odd.select(cosine, sine)
+    value = (value.bits() ^ ((quadrant & 2) << 30)).as_float(_FLOAT)
+    if name == "sin":
+        value = x.compare("==", 0.0).select(x, value)  # -0
+    return _where_any(x.call("fabs") > 1e5, value, lambda v: _library(name, Expression(x.builder, (v,))).value, x)
+
+
+def _where_any(mask: Expression, usual: Expression, rare: Callable[[ir.Value], ir.Value], x: Expression) -> Expression:
+    """`usual`, and where `mask` holds `rare` of x, which is computed for those vectors only that have such a lane."""
+    def choose(holds: ir.Value, value: ir.Value, argument: ir.Value) -> ir.Value:
+        builder, before = mask.builder, mask.builder.block
+        any_lane = holds
+        if isinstance(holds.type, ir.VectorType):
+            bits = builder.bitcast(holds, ir.IntType(holds.type.count))
+            any_lane = builder.icmp_unsigned("!=", bits, bits.type(0))
+        with builder.if_then(any_lane, likely=False):
+            replaced = builder.select(holds, rare(argument), value)
+            inside = builder.block
+        result = builder.phi(value.type)
+        result.add_incoming(value, before)
+        result.add_incoming(replaced, inside)
+        return result
+
+    return mask.map(choose, usual, x)
+
+
+def _sin(x: Expression) -> Expression:
+    return _circular(x, "sin")
+
+
+def _cos(x: Expression) -> Expression:
+    return _circular(x, "cos")
+
+
 def _erf(x: Expression) -> Expression:
     near = x.fma((x * x).polynomial(*_ERF_NEAR), x)
     magnitude = x.call("fabs").at_most(4.0)
@@ -228,6 +312,13 @@ tile_tanh = _define("tanh", _tanh, None, "(a): the hyperbolic tangent.")
 tile_sigmoid = _define("sigmoid", _sigmoid, _sigmoid64, "(a): 1 / (1 + e**-a), accurate in both tails.")
 tile_softplus = _define("softplus", _softplus, _softplus64, "(a): log(1 + e**a), accurate in both tails.")
 tile_erf = _define("erf", _erf, None, "(a): the error function.")
-tile_sin = _define("sin", None, None, "(a): the sine (C library, lane by lane).")
-tile_cos = _define("cos", None, None, "(a): the cosine (C library, lane by lane).")
+tile_sin = _define("sin", _sin, None, "(a): the sine; fast for |a| < 1e5.")
+tile_cos = _define("cos", _cos, None, "(a): the cosine; fast for |a| < 1e5.")
+tile_tan = _define("tan", None, None, "(a): the tangent (C library, lane by lane).")
+tile_asin = _define("asin", None, None, "(a): the inverse sine (C library, lane by lane); NaN outside -1 ... 1.")
+tile_acos = _define("acos", None, None, "(a): the inverse cosine (C library, lane by lane); NaN outside -1 ... 1.")
+tile_atan = _define("atan", None, None, "(a): the inverse tangent (C library, lane by lane).")
+tile_sinh = _define("sinh", _sinh, None, "(a): the hyperbolic sine, accurate near 0; infinite above 89.41 (float32).")
+tile_cosh = _define("cosh", _cosh, None, "(a): the hyperbolic cosine; infinite above 89.41 (float32).")
+tile_log2 = _define("log2", _log2, None, "(a): the logarithm to base 2, exact at powers of 2; -inf at 0, NaN below.")
 tile_pow = _define("pow", None, None, "(a, b): a**b (C library, lane by lane).", arity=2)

@@ -154,3 +154,28 @@ def test_shifts_and_bit_operators(run):
 def test_misuse_says_what_is_wrong(run, body, message):
     with pytest.raises(CompileError, match=message):
         run(body)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_quotients_rounded_down_and_their_remainders_are_those_of_numpy(run, dtype):
+    """Signs, zeros, the least integer by -1, infinities, and quotients that rounding would push to the next whole."""
+    floats = [7.5, -7.5, 1.0, 1e4, 0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 8388609.0, 0.3]
+    wholes = [7, -7, 1, 10**4, 0, 0, 2**31 - 1, -(2**31), 5, -5, -1, 8388609, 3]
+    numbers = np.array(floats if dtype.startswith("f") else wholes, dtype)
+    divisors = np.array([0.1, 3, -3, 1, -1, 0, np.inf] if dtype.startswith("f") else [2, 3, -3, 1, -1, 0, 7], dtype)
+    a, b = (v.ravel().copy() for v in np.meshgrid(numbers, divisors))
+    if dtype == "int64":
+        a[0], b[0] = np.iinfo(np.int64).min, -1
+    a, b = (np.concatenate([v, np.ones(-len(v) % LANES, dtype)]) for v in (a, b))
+    found = np.zeros((4, len(a)), dtype)
+    run(f"""
+        for i in range(0, {len(a)}, {LANES}):
+            tile_store(p2, i, 0, tile_floordiv(tile_load(p0, i, 0, 1, 1), tile_load(p1, i, 0, 1, 1)))
+            tile_store(p2, i + {len(a)}, 0, tile_mod(tile_load(p0, i, 0, 1, 1), tile_load(p1, i, 0, 1, 1)))
+        for i in range({len(a)}):
+            store_scalar(p2, i + {2 * len(a)}, tile_floordiv(load_scalar(p0, i), load_scalar(p1, i)))
+            store_scalar(p2, i + {3 * len(a)}, tile_mod(load_scalar(p0, i), load_scalar(p1, i)))
+        """, a, b, found)
+    with np.errstate(all="ignore"):
+        expected = [np.floor_divide(a, b), np.mod(a, b)] * 2
+    np.testing.assert_array_equal(found, expected)

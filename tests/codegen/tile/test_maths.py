@@ -11,15 +11,18 @@ import pytest
 from graphc.codegen.host import host
 
 LANES = host().lanes
-BOUNDS = {"exp": 1.0, "log": 1.0, "expm1": 1.5, "log1p": 1.5, "tanh": 1.5, "sigmoid": 1.6, "softplus": 1.8, "erf": 1.2}
+BOUNDS = {"exp": 1.0, "log": 1.0, "expm1": 1.5, "log1p": 1.5, "tanh": 1.5, "sigmoid": 1.6, "softplus": 1.8, "erf": 1.2,
+          "log2": 1.5, "sinh": 1.7, "cosh": 1.5, "sin": 1.5, "cos": 1.5}
 EXACT = {
     "exp": mpmath.exp, "log": mpmath.log, "expm1": mpmath.expm1, "log1p": mpmath.log1p, "tanh": mpmath.tanh,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
-    "erf": mpmath.erf}
+    "erf": mpmath.erf, "log2": lambda x: mpmath.log(x, 2), "sinh": mpmath.sinh, "cosh": mpmath.cosh,
+    "sin": mpmath.sin, "cos": mpmath.cos}
 EDGES = [0.0, -0.0, 1e-45, -1e-45, 1e-39, -1e-39, 1.1754944e-38, -1.1754944e-38, 1e-30, -1e-30, 1e-8, -1e-8, 1e-4,
          -1e-4, 0.5, -0.5, 0.55, 1.0, -1.0, -0.99999994, 0.975, 4.0, -4.0, 17.0, -17.0, 20.0, -20.0, 88.72, 88.7228,
          88.72284, 88.73, -87.33655, -87.4, -103.0, -103.97, -104.0, -105.0, 1e2, -1e2, 1e4, -1e4, 2.4e38,
-         3.4028235e38, -3.4028235e38]
+         3.4028235e38, -3.4028235e38, 3.1415927, -3.1415927, 1.5707964, 355.0, 710.0, 22.0, 103993.0, 99999.99,
+         1.00001e5]
 
 
 def arguments(dtype: str, random: int) -> np.ndarray:
@@ -56,10 +59,11 @@ def exact_values(name: str, x: np.ndarray) -> list:
 
 
 def _exact(name: str, x: float) -> object:
-    if name == "log" and x == 0 or name == "log1p" and x == -1:
+    if name in ("log", "log2") and x == 0 or name == "log1p" and x == -1:
         return mpmath.mpf("-inf")
-    if name in ("exp", "expm1", "softplus", "sigmoid") and abs(x) > 2000:  # far beyond overflow and underflow
-        low, high = {"exp": (0, "inf"), "expm1": (-1, "inf"), "softplus": (0, x), "sigmoid": (0, 1)}[name]
+    if name in ("exp", "expm1", "softplus", "sigmoid", "sinh", "cosh") and abs(x) > 2000:  # far beyond overflow
+        low, high = {"exp": (0, "inf"), "expm1": (-1, "inf"), "softplus": (0, x), "sigmoid": (0, 1),
+                     "sinh": ("-inf", "inf"), "cosh": ("inf", "inf")}[name]
         return mpmath.mpf(high if x > 0 else low)
     return EXACT[name](mpmath.mpf(x))
 
@@ -97,7 +101,9 @@ def test_error_in_float64(run, name):
 @pytest.mark.parametrize(("name", "at_minus_infinity", "at_infinity", "at_minus_zero"), [
     ("exp", 0.0, np.inf, 1.0), ("log", np.nan, np.inf, -np.inf), ("expm1", -1.0, np.inf, -0.0),
     ("log1p", np.nan, np.inf, -0.0), ("tanh", -1.0, 1.0, -0.0), ("sigmoid", 0.0, 1.0, 0.5),
-    ("softplus", 0.0, np.inf, np.log(2)), ("erf", -1.0, 1.0, -0.0)])
+    ("softplus", 0.0, np.inf, np.log(2)), ("erf", -1.0, 1.0, -0.0), ("log2", np.nan, np.inf, -np.inf),
+    ("sinh", -np.inf, np.inf, -0.0), ("cosh", np.inf, np.inf, 1.0), ("atan", -np.pi / 2, np.pi / 2, -0.0),
+    ("sin", np.nan, np.nan, -0.0), ("cos", np.nan, np.nan, 1.0), ("tan", np.nan, np.nan, -0.0)])
 def test_infinities_nan_and_signed_zero(run, name, at_minus_infinity, at_infinity, at_minus_zero, dtype):
     x = np.zeros(LANES, dtype)
     x[:4] = [-np.inf, np.inf, -0.0, np.nan]
@@ -117,13 +123,19 @@ def test_groups_of_vectors_give_the_same_bits(run, vectors):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_library_functions(run, dtype):
-    x, y = np.linspace(0.1, 5, LANES).astype(dtype), np.zeros((3, LANES), dtype)
+    x, y = np.linspace(0.1, 5, LANES).astype(dtype), np.zeros((7, LANES), dtype)
     run(f"""
         a = tile_load(p0, 0, 0, 1, 1)
         tile_store(p1, 0, 0, tile_sin(a))
         tile_store(p1, {LANES}, 0, tile_cos(a))
         tile_store(p1, {2 * LANES}, 0, tile_pow(a, 2.5))
+        tile_store(p1, {3 * LANES}, 0, tile_tan(a))
+        tile_store(p1, {4 * LANES}, 0, tile_atan(a))
+        tile_store(p1, {5 * LANES}, 0, tile_asin(a / 5.0))
+        tile_store(p1, {6 * LANES}, 0, tile_acos(a / 5.0))
         """, x, y)
     wide = x.astype(np.float64)
-    expected = [np.sin(wide), np.cos(wide), wide ** 2.5]
+    fifth = (x / np.asarray(5, dtype)).astype(np.float64)
+    expected = [np.sin(wide), np.cos(wide), wide ** 2.5, np.tan(wide), np.arctan(wide), np.arcsin(fifth),
+                np.arccos(fifth)]
     np.testing.assert_allclose(y, expected, rtol=2 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
