@@ -59,13 +59,17 @@ def test_tangents_are_central_differences(op: Op, sample: Sample) -> None:
         np.testing.assert_allclose(s, (up - down) / (2 * STEP), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("op", "sample"), CASES)
+def is_floating(op: Op, sample: Sample) -> bool:
+    """Whether some operand and some result of a sample are floating: others have no derivatives."""
+    _, inputs, outputs = applied(op, sample)
+    return bool(outputs) and any(v.type.dtype.is_float for v in inputs)
+
+
+@pytest.mark.parametrize(("op", "sample"), [case for case in CASES if is_floating(*case.values)])
 def test_forward_is_the_transpose_of_reverse_at_kinks_too(op: Op, sample: Sample) -> None:
     """<u, J t> = <J^T u, t> at every sample, where the numbers are finite."""
     arrays, inputs, outputs = applied(op, sample)
     wrt = [v for v in inputs if v.type.dtype.is_float]
-    if not wrt or not outputs:
-        pytest.skip("nothing floating")
     tangents = [Value(v.type, name=f"t{v.name}") for v in wrt]
     covectors = [Value(v.type, name=f"u{k}") for k, v in enumerate(outputs)]
     b = Builder()
