@@ -283,8 +283,7 @@ class Symbol:
     def __bool__(self) -> NoReturn:
         self._refuse(
             "if x, while x, a and b, a < x < b",
-            "is not known while the graph is declared; write gc.where(condition, a, b), gc.cond or gc.while_loop, and "
-            "(a < x) & (x < b)",
+            "is not known while the graph is declared; write gc.where(condition, a, b), and (a < x) & (x < b)",
         )
 
     def __float__(self) -> NoReturn:

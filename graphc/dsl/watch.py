@@ -39,7 +39,7 @@ def print(x: Symbol, label: str | None = None) -> Symbol:  # noqa: A001 - the pu
     """Print `x` after each call of every program that computes it, as `label: elements`; returns `x` itself.
 
     The result need not be used: `gc.print(h, "hidden")` is enough. Printing costs the program a copy of x to memory.
-    Values inside the functions given to `gc.cond`, loops and custom gradients cannot be printed. Raises SymbolError.
+    Values inside the functions given to custom gradients cannot be printed. Raises SymbolError.
     """
     if not isinstance(x, Symbol):
         raise SymbolError(f"gc.print takes a symbol, got {type(x).__name__}; Python's print shows what has a value")
