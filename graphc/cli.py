@@ -19,7 +19,7 @@ import graphc
 from graphc.errors import GraphcError, InputError
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-WORKLOADS = ("mlp", "mlp_small", "contraction", "peak")
+WORKLOADS = ("mlp", "mlp_small", "dae", "rbm", "contraction", "peak")  # tests compare with inspect/workloads.py
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,9 +95,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench)
-    parser.add_argument("workload", choices=WORKLOADS, help="mlp: 784-512-512-10, batch 128; mlp_small: 64-64-10, "
-                        "batch 32; contraction: the kernels of one dense layer; peak: fused multiply-adds and memory "
-                        "bandwidth of this machine")
+    parser.add_argument("workload", choices=WORKLOADS, help="a step to time (mlp: 784-512-512-10, batch 128; "
+                        "mlp_small: 64-64-10, batch 32; dae: a denoising autoencoder; rbm: CD-1 of a Boltzmann "
+                        "machine), contraction: the kernels of one dense layer, or peak: fused multiply-adds and "
+                        "memory bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
     _add_machine(parser, threads=1)
     _add_json(parser)
@@ -105,7 +106,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_inspect)
-    parser.add_argument("model", metavar="MODEL", help="mlp, mlp_small, or FILE.py:NAME of a gc.Program in a script")
+    parser.add_argument("model", metavar="MODEL",
+                        help="a workload of `graphc bench` (mlp, ...), or FILE.py:NAME of a gc.Program in a script")
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--stage", metavar="NAME", help="the graph after this pass ('declared': before the first)")
     show.add_argument("--kernel", metavar="NAME", help="one kernel: its form, schedule and source")

@@ -288,6 +288,11 @@ class Program:
     # -- looking inside --------------------------------------------------------------------------------------
 
     @property
+    def random_state(self) -> np.ndarray:
+        """int64 `[2]`, the seed and the number of the next step: what all random numbers of that step follow from."""
+        return np.array([self.seed, self._executable.steps if self._executable is not None else 0], np.int64)
+
+    @property
     def graph(self) -> Graph:
         """The graph as declared."""
         return self.declared.graph

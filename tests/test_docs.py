@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from graphc.codegen.host import host
-from graphc.inspect.bench import WORKLOADS, compiled
+from graphc.inspect.bench import compiled
+from graphc.inspect.workloads import WORKLOADS
 from graphc.ir.op import OPS
 
 DOCS = Path(__file__).parent.parent / "docs"

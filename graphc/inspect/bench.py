@@ -9,57 +9,20 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from graphc import nn, optim
-from graphc.dsl.losses import cross_entropy
-from graphc.dsl.symbol import Symbol
-from graphc.dsl.variables import Input, Variable, input
-from graphc.errors import InputError
-from graphc.inspect.record import record_step
-from graphc.models import mlp
+from graphc.errors import CompileError, InputError
+from graphc.inspect.record import StepRecord, record_step
+from graphc.inspect.workloads import WORKLOADS, Workload
 from graphc.program import Program, compile
 
 WARM_UP_STEPS = 5
 LEAST_STEPS = 10
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A training step of a ReLU network of `sizes` on batches of `batch` rows: cross-entropy, SGD with momentum."""
-
-    name: str
-    sizes: tuple[int, ...]
-    batch: int
-
-    @property
-    def flops(self) -> int:
-        """What the matrix products of a step need, the input's gradient left out, which nobody wants."""
-        weights = [a * b for a, b in zip(self.sizes, self.sizes[1:], strict=False)]
-        return 2 * self.batch * (3 * sum(weights) - weights[0])
-
-    def arrays(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """A batch: float32 `[batch, sizes[0]]` uniform in 0 ... 1, and int64 labels `[batch]`."""
-        rng = np.random.default_rng(seed)
-        images = rng.random((self.batch, self.sizes[0]), dtype=np.float32)
-        return images, rng.integers(0, self.sizes[-1], self.batch)
-
-    def declare(self) -> tuple[list[Input], Symbol, Mapping[Variable, Symbol]]:
-        """The declared step: inputs x and t, the mean loss, and the updates of parameters and momentum."""
-        x, t = input("x", ("N", self.sizes[0])), input("t", ("N",), "int64")
-        model, optimizer = mlp(*self.sizes), optim.SGD(lr=0.01, momentum=0.9)
-        with nn.trace(model, train=True):
-            loss = cross_entropy(model(x), t)
-        return [x, t], loss, optimizer.updates(loss, model.parameters())
-
-
-WORKLOADS = {w.name: w for w in (Workload("mlp", (784, 512, 512, 10), 128), Workload("mlp_small", (64, 64, 10), 32))}
+SAMPLING_STEPS = 5  # of a program that samples, so many are compared before it is called wrong
 
 
 @dataclass(frozen=True)
@@ -67,8 +30,9 @@ class Timing:
     """A workload's figures; `worst_deviation` is that from the interpreter, relative, before anything was timed.
 
     `first_ms` runs from the declared graph to the first result, compilation included; `since_start_ms` from the start
-    of the process (None where the system does not tell it). `share_of_peak` is of the fused multiply-add peak of one
-    thread, on which programs run, measured by the same process.
+    of the process (None where the system does not tell it). `gflops` counts what the mathematics needs, and
+    `share_of_peak` is of the fused multiply-add peak of `threads` threads, measured by the same process right after
+    the steps. `memory_bytes` is what the program keeps besides inputs, parameters and state.
     """
 
     workload: str
@@ -81,6 +45,7 @@ class Timing:
     steps: int
     gflops: float
     share_of_peak: float
+    memory_bytes: int
     worst_deviation: float
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +55,8 @@ class Timing:
     def __str__(self) -> str:
         origin = "from the cache" if self.from_cache else "compiled"
         return (f"{self.workload}: median {self.median_ms:.4g} ms, least {self.min_ms:.4g} ms over {self.steps} steps; "
-                f"{self.gflops:.1f} GFLOP/s, {self.share_of_peak:.0%} of the peak; first call {self.first_ms:.0f} ms "
+                f"{self.gflops:.1f} GFLOP/s, {self.share_of_peak:.0%} of the peak; "
+                f"{self.memory_bytes / 2**20:.3g} MiB; first call {self.first_ms:.0f} ms "
                 f"({origin}); deviates from float64 by {self.worst_deviation:.1e}")
 
 
@@ -104,9 +70,7 @@ def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> 
     program, compiling = compiled(workload, threads=threads, seed=seed)
     record, calling = record_step(program, batches[0])
     since_start = _process_age()
-    from graphc.inspect.oracle import check_step
-
-    deviation = check_step(program, record)
+    deviation = _checked(program, record, batches)
     times = _timed(program, batches, seconds)
     from graphc.inspect.peak import fma_gflops
 
@@ -122,16 +86,33 @@ def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> 
         from_cache=program.from_cache,
         steps=len(times),
         gflops=gflops,
-        share_of_peak=gflops / fma_gflops(1),  # programs run on one thread
+        share_of_peak=gflops / fma_gflops(threads),
+        memory_bytes=program.plan.arena_bytes,
         worst_deviation=deviation,
     )
 
 
+def _checked(program: Program, record: StepRecord, batches: Sequence[Sequence[Any]]) -> float:
+    """The step's greatest deviation from the interpreter. Raises CompileError if it is too great.
+
+    A sample is `u < p`. Where float32 rounds p across u, a right step differs from float64 by a whole sample, which in
+    100,000 samples happens now and then: steps that sample are wrong only if several in turn deviate.
+    """
+    from graphc.inspect.oracle import check_step
+
+    for _ in range(SAMPLING_STEPS - 1 if program.declared.uses_rng else 0):
+        try:
+            return check_step(program, record)
+        except CompileError:
+            record = record_step(program, batches[0])[0]
+    return check_step(program, record)
+
+
 def compiled(workload: Workload, *, threads: int = 1, seed: int = 0) -> tuple[Program, float]:
     """The workload's program, and the seconds from the declared graph to it."""
-    inputs, loss, updates = workload.declare()
+    step = workload.declare()
     start = time.perf_counter()
-    program = compile(inputs, [loss], updates, dims={"N": workload.batch}, threads=threads, seed=seed,
+    program = compile(step.inputs, step.results, step.updates, dims=workload.dims, threads=threads, seed=seed,
                       name=workload.name)
     return program, time.perf_counter() - start
 

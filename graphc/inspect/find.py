@@ -7,7 +7,8 @@ import runpy
 
 from graphc import nn
 from graphc.errors import GraphcError, InputError
-from graphc.inspect.bench import WORKLOADS, compiled
+from graphc.inspect.bench import compiled
+from graphc.inspect.workloads import WORKLOADS
 from graphc.program import Program
 
 

@@ -16,6 +16,8 @@ from graphc.program import Program
 class StepRecord:
     """One step of a program: its inputs, the variables before it, its results, and the updated variables after it.
 
+    `random_state` is the seed and the number of the step (int64 `[2]`), from which all its random numbers follow.
+
     Variables are by their names in the declared graph, which are unique.
     """
 
@@ -23,6 +25,7 @@ class StepRecord:
     before: Mapping[str, np.ndarray]
     results: Sequence[np.ndarray]
     after: Mapping[str, np.ndarray]
+    random_state: np.ndarray
 
 
 def record_step(program: Program, arrays: Sequence[Any]) -> tuple[StepRecord, float]:
@@ -30,9 +33,10 @@ def record_step(program: Program, arrays: Sequence[Any]) -> tuple[StepRecord, fl
     declared = program.declared
     variables = declared.named_variables
     before = {name: variable.value for name, variable in variables.items()}
+    random_state = program.random_state
     start = time.perf_counter()
     results = program(*arrays)
     seconds = time.perf_counter() - start
     after = {name: variable.value for name, variable in variables.items() if variable in declared.updated}
     named = {leaf.name: array for leaf, array in zip(declared.inputs, arrays, strict=True)}
-    return StepRecord(named, before, results, after), seconds
+    return StepRecord(named, before, results, after, random_state), seconds

@@ -5,17 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import graphc as gc
+from graphc import cli
 from graphc.errors import CompileError, InputError
 from graphc.inspect import bench, oracle
-from graphc.inspect.bench import WORKLOADS, Timing, run
+from graphc.inspect.bench import Timing, run
+from graphc.inspect.record import record_step
+from graphc.inspect.workloads import WORKLOADS
+from graphc.ir.dims import evaluate
+from graphc.ir.types import as_dtype
 
 
 def test_workloads_are_as_defined() -> None:
-    assert WORKLOADS["mlp"].sizes == (784, 512, 512, 10) and WORKLOADS["mlp"].batch == 128
-    assert WORKLOADS["mlp_small"].sizes == (64, 64, 10) and WORKLOADS["mlp_small"].batch == 32
-    # 0.41 GFLOP and 0.65 MFLOP: forward, weight gradients, and input gradients of all layers but the first.
-    assert WORKLOADS["mlp"].flops == pytest.approx(0.41e9, rel=0.01)
-    assert WORKLOADS["mlp_small"].flops == pytest.approx(0.65e6, rel=0.01)
+    # Forward, weight gradients, and input gradients of all layers but the first.
+    needed = {"mlp": 0.41e9, "mlp_small": 0.65e6, "dae": 0.39e9, "rbm": 0.39e9}
+    assert {name: workload.flops for name, workload in WORKLOADS.items()} == pytest.approx(needed, rel=0.02)
+    for name, workload in WORKLOADS.items():
+        step, arrays = workload.declare(), workload.arrays(seed=0)
+        assert [leaf.dtype.name for leaf in step.inputs] == [as_dtype(a.dtype).name for a in arrays], name
+        for leaf, array in zip(step.inputs, arrays, strict=True):
+            assert tuple(evaluate(dim, workload.dims) for dim in leaf.shape) == array.shape, name
+
+
+def test_the_command_offers_every_workload() -> None:
+    assert set(cli.WORKLOADS) == {*WORKLOADS, "contraction", "peak"}
 
 
 def test_arrays() -> None:
@@ -81,6 +94,22 @@ def test_a_wrong_step_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         run("mlp_small", seconds=0.01)
 
 
+@pytest.mark.parametrize(("wrong_steps", "right"), [(bench.SAMPLING_STEPS - 1, True), (bench.SAMPLING_STEPS, False)])
+def test_sampling_steps_are_wrong_only_if_several_are(
+    monkeypatch: pytest.MonkeyPatch, wrong_steps: int, right: bool
+) -> None:
+    x = gc.input("x", (4,))
+    program = gc.compile([x], [x * gc.random.uniform((4,))])
+    record, _ = record_step(program, [np.ones(4)])
+    found = iter([1.0] * wrong_steps + [0.0] * bench.SAMPLING_STEPS)
+    monkeypatch.setattr(oracle, "_deviation", lambda got, expected: next(found))
+    if right:
+        assert bench._checked(program, record, [[np.ones(4)]]) == 0
+    else:
+        with pytest.raises(CompileError, match="wrongly"):
+            bench._checked(program, record, [[np.ones(4)]])
+
+
 def test_unknown_workload() -> None:
     with pytest.raises(InputError, match="mlp, mlp_small"):
-        run("lenet")
+        run("alexnet")

@@ -44,7 +44,7 @@ def test_program_and_model_of_a_script(script: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lenet", "mlp, mlp_small, or FILE.py:NAME"),
+        ("alexnet", "mlp, mlp_small, .*, or FILE.py:NAME"),
         ("script.py", "FILE.py:NAME"),
         ("nowhere/script.py:step", "no script nowhere/script.py"),
     ],

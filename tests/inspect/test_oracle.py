@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import CompileError, InputError
+from graphc.errors import CompileError
 from graphc.inspect.oracle import check_step, deviations
 from graphc.inspect.record import StepRecord, record_step
 from graphc.program import Program
@@ -56,9 +56,12 @@ def test_wrong_result_is_named(step: tuple[Program, StepRecord], value: float) -
         check_step(program, replace(record, results=[np.float32(value)]))
 
 
-def test_random_programs_are_refused() -> None:
+def test_random_numbers_are_those_of_the_step() -> None:
     x = gc.input("x", (4,))
-    program = gc.compile([x], [x * gc.random.uniform((4,))])
+    program = gc.compile([x], [x * gc.random.uniform((4,))], seed=3)
+    program(np.ones(4))
     record, _ = record_step(program, [np.ones(4)])
-    with pytest.raises(InputError, match="random"):
-        check_step(program, record)
+    assert record.random_state.tolist() == [3, 1] and program.random_state.tolist() == [3, 2]
+    assert check_step(program, record) < 1e-6
+    with pytest.raises(CompileError, match="result 0"):
+        check_step(program, replace(record, random_state=np.array([3, 0])))
