@@ -8,7 +8,7 @@ from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stor
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
-from graphc.codegen.lanes import is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
+from graphc.codegen.lanes import DRAWS, draws_blocks, is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
 from graphc.kernel.expr import Affine
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
@@ -62,7 +62,12 @@ def _stage_lanes(flat: Kernel, lanes: int) -> tuple[float, int, Schedule]:
 
 
 def _vectors(flat: Kernel, axis: Axis, lanes: int) -> int:
-    """Vectors of a tile along an axis: four hide latencies, fewer for wide values, long expressions, short extents."""
+    """Vectors of a tile along an axis: four hide latencies, fewer for wide values, long expressions, short extents.
+
+    Random numbers are drawn by whole blocks where possible, which costs a quarter of drawing them one by one.
+    """
+    if axis in flat.space and draws_blocks(flat, axis) and (capacity(axis, flat.capacities) or 0) >= DRAWS:
+        return DRAWS // lanes
     most = 4 if all(o.dtype.itemsize < 8 for o in flat.operands) and not is_heavy(flat) else 2
     extent = capacity(axis, flat.capacities) or 1
     if extent <= most * lanes:

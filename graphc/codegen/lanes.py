@@ -14,7 +14,8 @@ from graphc.codegen.analysis import (
     reads_own_element_only,
 )
 from graphc.ir.types import bool_, u8
-from graphc.kernel.expr import Apply, AxisIndex, Expr, Index, Load, loads, walk
+from graphc.kernel import philox
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Expr, Index, Load, affine_of, loads, walk
 from graphc.kernel.form import Axis, Kernel, Stage, Store
 from graphc.kernel.scope import StageScope
 
@@ -25,6 +26,7 @@ SLOW = {
     *("log2", "tan", "asin", "acos", "atan", "sinh", "cosh"),
 }
 SLOW_CYCLES = 12.0
+DRAWS = philox.WORDS * philox.POSITIONS  # float32 draws that share one evaluation of the counter-based generator
 
 
 def space_lanes_possible(kernel: Kernel, axis: Axis) -> bool:
@@ -60,6 +62,20 @@ def _one_key(expr: Expr, axis: str) -> bool:
     """True if a random draw's key changes along the axis: the vector code draws many elements of one key."""
     draws = [e for e in walk(expr) if isinstance(e, Apply) and e.primitive == "uniform"]
     return any(depends(a, (axis,)) for e in draws for a in e.args[:4])
+
+
+def starts_blocks(element: Affine, axis: str) -> bool:
+    """True if the numbers of draws along an axis begin a block wherever the axis is at a multiple of `DRAWS`."""
+    if element.coefficients.get(axis) != 1 or not isinstance(element.const, int) or element.const % DRAWS:
+        return False
+    return all(factor % DRAWS == 0 for name, factor in element.terms if name != axis)
+
+
+def draws_blocks(kernel: Kernel, axis: Axis) -> bool:
+    """True if tiles of `DRAWS` points along an axis draw whole blocks of random numbers."""
+    exprs = [e for stage in kernel.stages for top in stage.expressions() for e in walk(top)]
+    elements = [affine_of(e.args[4]) for e in exprs if isinstance(e, Apply) and e.primitive == "uniform"]
+    return bool(elements) and all(e is not None and starts_blocks(e, axis.name) for e in elements)
 
 
 def rows_possible(kernel: Kernel, axis: Axis) -> bool:

@@ -36,7 +36,7 @@ class Fuse:
             if node.op.name == "fusion":
                 rewrites.append(_record(node, members))
         fused = Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs))
-        return PassResult(fused, tuple(rewrites), tuple(map(str, grouping.remarks)))
+        return PassResult(fused, tuple(rewrites), tuple(dict.fromkeys(map(str, grouping.remarks))))
 
 
 def _record(node: Node, members: tuple[Node, ...]) -> Rewrite:

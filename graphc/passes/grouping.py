@@ -61,7 +61,7 @@ class Grouping:
         self.floating: set[Node] = set()
         self.views: set[Node] = set()
         self.remarks: list[Remark] = []
-        self._reasons: list[str] = []  # why the node being assigned could not join or float
+        self._reasons: dict[Node, list[str]] = {}  # why a map could not join or float
         self._cost: dict[Node | None, int] = {}
         self._size: dict[Node | None, int] = {}
         self._leaves: dict[Value, frozenset[Value]] = {}
@@ -102,8 +102,13 @@ class Grouping:
                 self.views.add(node)
             else:
                 self._start(node, kernel)
-                self.remarks.extend(Remark(node, reason) for reason in dict.fromkeys(self._reasons))
-        self._reasons.clear()
+                self.remarks.extend(Remark(of, reason) for of, reason in self._reasons_for(node))
+
+    def _reasons_for(self, node: Node) -> list[tuple[Node, str]]:
+        """Why a map has a kernel of its own: the reasons of the floating maps that it computes, then its own."""
+        floating = [v.producer for v in node.inputs if v.producer is not None and v.producer in self.floating]
+        found = [reason for other in floating for reason in self._reasons_for(other)]
+        return list(dict.fromkeys([*found, *((node, reason) for reason in self._reasons.get(node, ()))]))
 
     def _repeat_cheap_epilogues(self) -> None:
         """Let a cheap map of stored values float to its readers in other kernels, such as a ReLU's mask.
@@ -155,7 +160,7 @@ class Grouping:
                 group.stage[node.output] = stage
                 self.group_of[node] = group
                 return True
-            self._reasons.append(reason)
+            self._reasons.setdefault(node, []).append(reason)
         return False
 
     def _refusal(self, node: Node, kernel: Kernel, group: Group) -> str | None:
@@ -171,6 +176,8 @@ class Grouping:
             return f"the {anchor} kernel does not store its operands in one plain stage"
         if any(leaf not in group.stage and self._depends(leaf, group) for v in node.inputs for leaf in self.leaves(v)):
             return f"an operand depends on the {anchor} kernel through another kernel"
+        if self._draws(node) and not group.kernel.is_map:
+            return f"random numbers are drawn by whole blocks in a map, and one by one in the {anchor} kernel"
         through = self._read_through(node, group)
         if through is None or any(group.stage[v] not in stages for v in through):
             return f"it reads a value of the {anchor} kernel through a change of shape"
@@ -191,6 +198,12 @@ class Grouping:
                 elif value.producer in self.floating and value.producer is not None:
                     stack.append((value.producer, own_point))
         return found
+
+    def _draws(self, node: Node) -> bool:
+        """True if `node` draws random numbers, by itself or through floating maps."""
+        if any(isinstance(e, Apply) and e.primitive == "uniform" for e in walk(map_expression(self._kernels[node]))):
+            return True
+        return any(v.producer in self.floating and self._draws(v.producer) for v in node.inputs if v.producer)
 
     def _depends(self, value: Value, group: Group) -> bool:
         """True if `value` is computed from a value of `group`, through any path."""
@@ -218,7 +231,8 @@ class Grouping:
             return False
         index_map = _is_index_map(kernel) and all(self._cost.get(v.producer, 0) == 0 for v in node.inputs if v.producer)
         if len(readers) > 1 and self._cost[node] > CHEAP_COST:
-            self._reasons.append(f"it has {len(readers)} readers and is too dear to compute in each")
+            reason = f"it has {len(readers)} readers and is too dear to compute in each"
+            self._reasons.setdefault(node, []).append(reason)
             return False
         return all(self._accepts(reader, node.output, index_map) for reader in readers)
 

@@ -89,3 +89,15 @@ def test_nan_and_infinity_go_through(build: Callable[..., Any]) -> None:
     x = values("f32", 5, 20)
     x[0, 3], x[1, 19], x[2, :], x[3, 5] = np.nan, np.inf, -np.inf, -np.inf
     kernel.check({"x": x})
+
+
+@pytest.mark.parametrize("columns, first, blocks", [(784, 0, True), (128, 64, True), (50, 0, True), (128, 10, False)])
+def test_random_numbers_come_by_whole_blocks(build: Callable[..., Any], columns: int, first: int, blocks: bool) -> None:
+    kernel = build(
+        f"kernel noisy(x: f32[N,{columns}], rng: i64[2]) -> (y: f32[N,{columns}]) where N <= 5 {{"
+        f" space n < N, c < {columns} stage {{"
+        f" y[n, c] = x[n, c] + uniform(rng[0], rng[1], 3, 0, n * extent({columns}) + c + {first}) }} }}"
+    )
+    assert ("tile_philox_block_f32" in kernel.source) == blocks
+    for n in range(6):
+        kernel.check({"x": values("f32", n, columns), "rng": np.array([7, 2], np.int64)}, {"N": n}, rtol=1e-6)

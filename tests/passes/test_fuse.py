@@ -96,6 +96,15 @@ def test_two_readers_of_a_dear_map_make_it_stored_and_remarked() -> None:
     assert any("readers" in remark for remark in result.remarks)
 
 
+def test_random_numbers_are_drawn_in_a_map_of_their_own() -> None:
+    x, W = gc.input("x", ("N", 4)), gc.param("W", (4, 3))
+    declared = collect([x], [gc.random.bernoulli(gc.sigmoid(x @ W))], {})
+    graph, stages = run(declared.graph, default_pipeline({}))
+    assert kernels(graph) == ["matmul_sigmoid", "cast"]
+    remarks = next(stage.remarks for stage in stages if stage.name == "fuse")
+    assert [r for r in remarks if r.startswith("lt") and "drawn by whole blocks" in r]
+
+
 def test_a_value_that_depends_on_the_kernel_elsewhere_does_not_join() -> None:
     x = gc.input("x", ("N", 4))
     y = gc.sum(x, axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from graphc.codegen.analysis import coefficient
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, register
+from graphc.codegen.lanes import DRAWS, starts_blocks
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, f32, i32, i64, u8
 from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name, affine_of
@@ -165,6 +166,9 @@ class Scope:
     def _apply(self, expr: Apply) -> Value:
         if expr.primitive in ("sign", "isinf", "isfinite", "isnan", "rsqrt"):
             return self._composed(expr.primitive, [self._named(a) for a in expr.args])
+        if expr.primitive == "uniform" and (start := self._block_of_draws(expr.args[4])):
+            seed, step, stream, loop = (self.value(a).text for a in expr.args[:4])
+            return Value(f"tile_philox_block_f32({seed}, {stream}, {step}, {loop}, {start})", f32, lanes=True)
         args = [self.value(a) for a in expr.args]
         rows, lanes = any(a.rows for a in args), any(a.lanes for a in args)
         dtype = _result_dtype(expr, args)
@@ -173,6 +177,14 @@ class Scope:
         if dtype in (i32, u8) and expr.primitive not in ("where", "max", "min"):
             text, atom = _wrap(text, dtype, rows or lanes)
         return Value(text, dtype, rows, lanes, atom)
+
+    def _block_of_draws(self, element: Expr) -> str | None:
+        """The first element's number where the tile is one aligned block of draws, which are cheaper together."""
+        affine, tile = affine_of(element), self.tile
+        if affine is None or tile.packed or tile.vectors * self.context.lanes != DRAWS:
+            return None
+        aligned = starts_blocks(affine, tile.vector_axis or "") and tile.aligned % DRAWS == 0
+        return self.context.affine(affine) if aligned else None
 
     def _named(self, expr: Expr) -> Value:
         """A value that stands for itself more than once: an identifier or a literal."""

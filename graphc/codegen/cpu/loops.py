@@ -6,6 +6,7 @@ then what is left. Where computing points twice is harmless the last tile moves 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Segment:
     """A run of equal tiles of an axis: `for axis in range(start, stop, step)`, or once at `start` (step 0).
 
     size: elements of the tile along the axis. limit: the last allowed start, where tiles move back to fit.
-    count: how many elements of the tile exist, None if all do.
+    count: how many elements of the tile exist, None if all do. aligned: every start is a multiple of it.
     """
 
     start: str
@@ -30,6 +31,7 @@ class Segment:
     size: int
     limit: str | None = None
     count: str | None = None
+    aligned: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def segments(axis: Axis, size: int, lanes: int, freedom: Freedom, context: Conte
     text = context.dim(extent)
     most = capacity_of(axis, context)
     if _divides(extent, size) or (freedom.garbage and most % size == 0):
-        return [Segment("0", text, size, size)]
+        return [Segment("0", text, size, size, aligned=size)]
     if freedom.garbage and freedom.twice and most >= size:
-        return [Segment("0", text, size, size, limit=str(most - size))]
+        return [Segment("0", text, size, size, limit=str(most - size), aligned=math.gcd(size, most))]
     return _dynamic("0", text, context.axis(axis.name), size, lanes)
 
 
@@ -75,11 +77,12 @@ def _divides(extent: Dim, size: int) -> bool:
 def _static(extent: int, size: int, lanes: int, freedom: Freedom) -> list[Segment]:
     full, rest = extent // size * size, extent % size
     if rest and full and freedom.twice:
-        return [Segment("0", str(extent), size, size, limit=str(extent - size))]
-    found = [Segment("0", str(full), size if full > size else 0, size)] if full else []
+        return [Segment("0", str(extent), size, size, limit=str(extent - size), aligned=math.gcd(size, extent))]
+    found = [Segment("0", str(full), size if full > size else 0, size, aligned=size)] if full else []
     if rest:
         padded = -(-rest // lanes) * lanes
-        found.append(Segment(str(full), str(extent), 0, padded, count=str(rest) if padded != rest else None))
+        count = str(rest) if padded != rest else None
+        found.append(Segment(str(full), str(extent), 0, padded, count=count, aligned=size))
     return found
 
 
@@ -89,8 +92,9 @@ def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[S
     if " " in upper:
         full = full.replace(upper, f"({upper})")
     count = None if lanes == 1 else f"{upper} - {axis}"
-    rest = Segment(full, upper, lanes, lanes, count=count)
-    return [rest] if size == lanes == 1 else [Segment(lower, full, size, size), rest]
+    aligned = (size, lanes) if lower == "0" else (1, 1)
+    rest = Segment(full, upper, lanes, lanes, count=count, aligned=aligned[1])
+    return [rest] if size == lanes == 1 else [Segment(lower, full, size, size, aligned=aligned[0]), rest]
 
 
 def bounds(axis: Axis, context: Context) -> tuple[str, str]:

@@ -126,7 +126,9 @@ class Nest:
             return replace(tile, row_axis=axis, rows=segment.size, packed=self.schedule.kind == "dot")
         if axis in self.element_axes:
             return replace(tile, vector_axis=axis, vectors=segment.size, packed=True)
-        return Tile(axis, segment.size // self.lanes, tile.row_axis, tile.rows, segment.count)
+        return Tile(
+            axis, segment.size // self.lanes, tile.row_axis, tile.rows, segment.count, aligned=segment.aligned
+        )
 
     # ---- stages
 

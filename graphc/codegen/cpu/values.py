@@ -20,7 +20,7 @@ class Tile:
 
     The first point is where the variables of `row_axis` and `vector_axis` stand. `count` is how many elements along
     the vector axis exist (None: all of them). `packed`: a small matrix in one row of vectors, rows x columns, as the
-    lane sums of a dot product give it.
+    lane sums of a dot product give it. `aligned`: the first point's number along the vector axis is a multiple of it.
     """
 
     vector_axis: str | None = None
@@ -29,6 +29,7 @@ class Tile:
     rows: int = 1
     count: str | None = None
     packed: bool = False
+    aligned: int = 1
 
     @property
     def axes(self) -> tuple[str, ...]:
