@@ -100,7 +100,9 @@ def _short(kind: str, value: Any) -> str:
 
 
 def _gradient(op: Op) -> Iterator[str]:
-    if op.expanded and op.gradient is None:
+    if op.nested:
+        yield "Gradient: by the gradients of the graphs that it runs."
+    elif op.expanded and op.gradient is None:
         yield "Gradient: of the nodes that replace it before compilation."
     elif isinstance(op.gradient, NotDifferentiable):
         yield f"Gradient: none, {op.gradient.reason}."

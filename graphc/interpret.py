@@ -6,7 +6,7 @@ checked against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from graphc.ir.dims import Dim, Poly, format_shape, symbols
 from graphc.ir.dims import evaluate as size_of
 from graphc.ir.graph import Graph, Literal, Node, Value
 from graphc.ir.types import DType, TensorType, f32, f64
+from graphc.ops.scan import Scan
+from graphc.ops.while_loop import While
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Any], *, dtype64: bool = True) -> list[np.ndarray]:
@@ -84,9 +86,8 @@ def _run(graph: Graph, arrays: dict[Value, np.ndarray], sizes: Mapping[str, int]
 
 
 def _apply(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> Sequence[Any]:
-    if node.op.name == "fusion":
-        body: Graph = node.attributes["body"]
-        return _run(body, dict(zip(body.inputs, operands, strict=True)), sizes, dtype64)
+    if node.op.name in _NESTED:
+        return _NESTED[node.op.name](node, operands, sizes, dtype64)
     types = [v.type for v in node.inputs]
     if node.op.reference is None:
         reason = f"the interpreter cannot run a deferred {node.op.name!r}; expand it first (expand_derivatives)"
@@ -95,6 +96,52 @@ def _apply(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dty
         return node.op.reference(operands, _bound(node, sizes, dtype64))
     except GraphcError as error:
         raise type(error)(explain(node.op.name, types, str(error), node.origin)) from None
+
+
+def _body(body: Graph, operands: Sequence[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> list[np.ndarray]:
+    return _run(body, dict(zip(body.inputs, operands, strict=True)), sizes, dtype64)
+
+
+def _fusion(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> list[np.ndarray]:
+    return _body(node.attributes["body"], operands, sizes, dtype64)
+
+
+def _cond(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> list[np.ndarray]:
+    return _body(node.attributes["then" if operands[0] else "orelse"], operands[1:], sizes, dtype64)
+
+
+def _while_loop(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> list[np.ndarray]:
+    loop = While.of(node)
+    carried, captured = operands[: len(loop.init)], operands[len(loop.init) :]
+    turns = 0
+    while turns != loop.bound and _body(loop.test, [*carried, *captured], sizes, dtype64)[0]:
+        carried = _body(loop.body, [*carried, *captured], sizes, dtype64)
+        turns += 1
+    return carried
+
+
+def _scan(node: Node, operands: list[np.ndarray], sizes: Mapping[str, int], dtype64: bool) -> list[np.ndarray]:
+    scan = Scan.of(node)
+    k, m, length = len(scan.init), len(scan.sequences), size_of(scan.length, sizes)
+    carried, sequences, captured = operands[:k], operands[k : k + m], operands[k + m :]
+    stacked = []
+    for type_ in node.output_types[k:]:
+        shape = tuple(size_of(dim, sizes) for dim in type_.shape)
+        stacked.append(np.empty(shape, _promoted(type_.dtype, dtype64).numpy))
+    for turn in reversed(range(length)) if scan.reverse else range(length):
+        results = _body(scan.body, [*carried, *(s[turn] for s in sequences), *captured], sizes, dtype64)
+        carried = results[:k]
+        for array, part in zip(stacked, results[k:], strict=True):
+            array[turn] = part
+    return [*carried, *stacked]
+
+
+_NESTED: dict[str, Callable[[Node, list[np.ndarray], Mapping[str, int], bool], list[np.ndarray]]] = {
+    "fusion": _fusion,
+    "cond": _cond,
+    "while_loop": _while_loop,
+    "scan": _scan,
+}
 
 
 def _bound(node: Node, sizes: Mapping[str, int], dtype64: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Each node turns tangents of its operands into tangents of its outputs. No op sta
 states already, so that the two modes cannot disagree:
 
 - an elementwise op multiplies by the slopes of its scalar expression, those that reverse mode multiplies by;
+- an op that runs graphs states its own rule, with the tangents of what the graphs compute;
 - any other op's rule is the transpose of its pull-back, which is linear in the cotangents: the pull-back is written
   down for unknown cotangents and differentiated by them. The transpose of a transpose is the map itself, the unknowns
   drop out, and what only they needed is never reached: the tangent of a matrix product is two products.
@@ -69,6 +70,8 @@ def _wanted(outputs: Sequence[Value], nodes: Sequence[Node]) -> set[Value]:
 
 def _push(node: Node, tangents: Sequence[Value | None], builder: Builder) -> list[Value | None]:
     """Tangents of a node's outputs."""
+    if node.op.nested:
+        return list(node.op.nested.push_forward(node, tangents, builder, push_forward))
     if node.op.scalar is not None and not isinstance(node.op.gradient, NotDifferentiable):
         return [_elementwise(node, tangents, builder)]
     return _transposed(node, tangents, builder)

@@ -73,6 +73,8 @@ def _accumulate(total: dict[Value, Value], value: Value, part: Value | None, act
 
 def pull_back(node: Node, cotangents: Sequence[Value | None], builder: Builder) -> Sequence[Value | None]:
     """Cotangents of a node's operands, by its op's rule. Raises GradientError for an op that has none."""
+    if node.op.nested:
+        return node.op.nested.pull_back(node, cotangents, builder, gradients)
     rule = node.op.gradient
     if rule is None or isinstance(rule, NotDifferentiable):
         reason = rule.reason if isinstance(rule, NotDifferentiable) else "it must be expanded first"

@@ -127,6 +127,8 @@ def _form(node: Node) -> Kernel:
     if node.op.lower is None:
         types = [v.type for v in node.inputs]
         reason = "this op has no kernel form; a pass must replace it"
+        if node.op.nested:
+            reason = "loops and branches are not compiled yet; graphc.interpret.evaluate runs them"
         raise CompileError(explain(node.op.name, types, reason, node.origin))
     kernel: Kernel = node.op.lower(node)
     return kernel

@@ -72,6 +72,22 @@ Reference = Callable[[Sequence[Any], Attributes], tuple[Any, ...]]
 Gradient = Callable[["Node", "Sequence[Value | None]", "Builder"], "Sequence[Value | None]"]
 # lower(node) -> graphc.kernel.form.Kernel over operands in0, in1, ... and out0, out1, ...
 Lower = Callable[["Node"], Any]
+# A mode of differentiation: (outputs, vectors, wrt, builder) -> vectors (None: zero). Reverse mode takes cotangents
+# of the outputs and gives those of `wrt`; forward mode takes tangents of `wrt` and gives those of the outputs.
+Reverse = Callable[["Sequence[Value]", "Sequence[Value]", "Sequence[Value]", "Builder"], "Sequence[Value | None]"]
+Forward = Callable[["Sequence[Value]", "Sequence[Value]", "Sequence[Value]", "Builder"], "Sequence[Value | None]"]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """The derivatives of an op whose attributes are graphs that it runs; the modes are given, to go into the graphs.
+
+    pull_back(node, cotangents of outputs (None: zero), builder, reverse mode) -> cotangent of each input (None: zero)
+    push_forward(node, tangents of inputs (None: zero), builder, forward mode) -> tangent of each output (None: zero)
+    """
+
+    pull_back: Callable[[Node, Sequence[Value | None], Builder, Reverse], Sequence[Value | None]]
+    push_forward: Callable[[Node, Sequence[Value | None], Builder, Forward], Sequence[Value | None]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,8 @@ class Op:
     a kernel, a derivative, LaTeX or a reference value is needed. `view` marks ops whose result holds the
     operand's elements in the same row-major order (memory may be shared). `expanded` marks ops that a pass
     replaces by others before lowering (such as `grad`), which need no reference, gradient or kernel of their own.
+    `nested` is set for ops that run graphs held as attributes (such as `scan`): the interpreter runs these graphs, code
+    generation lowers them as regions of the program, so they have no reference and no kernel of their own.
     """
 
     name: str
@@ -97,6 +115,7 @@ class Op:
     commutative: bool = False
     view: bool = False
     expanded: bool = False
+    nested: Nested | None = None
 
     @property
     def formula(self) -> str:
@@ -126,7 +145,9 @@ def define(op: Op) -> Op:
     if op.name in OPS:
         raise DefinitionError(f"op {op.name!r} is defined twice")
     parts: dict[str, object] = {"doc": op.doc, "latex": op.latex}
-    if not op.expanded:
+    if op.nested:
+        parts |= {"samples": op.samples}
+    elif not op.expanded:
         parts |= {"reference": op.reference, "gradient": op.gradient, "lower": op.lower, "samples": op.samples}
     for part, value in parts.items():
         if not value:

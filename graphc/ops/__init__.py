@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.ops import (
     activations,
+    branch,
     contraction,
     control,
     cumulative,
@@ -18,14 +19,17 @@ from graphc.ops import (
     reduction,
     rounding,
     scalar_function,
+    scan,
     shape,
     sorting,
     statistics,
     transcendental,
+    while_loop,
 )
 
 __all__ = [
     "activations",
+    "branch",
     "contraction",
     "control",
     "cumulative",
@@ -40,8 +44,10 @@ __all__ = [
     "reduction",
     "rounding",
     "scalar_function",
+    "scan",
     "shape",
     "sorting",
     "statistics",
     "transcendental",
+    "while_loop",
 ]

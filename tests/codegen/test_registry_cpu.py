@@ -45,7 +45,7 @@ def single(array: np.ndarray) -> np.ndarray:
 
 def cases() -> Iterator[Case]:
     for op in OPS.values():
-        if op.expanded or op.samples is None:
+        if op.expanded or op.nested or op.samples is None:
             continue
         for number, sample in enumerate(op.samples()):
             arrays = tuple(np.asarray(a) for a in sample.inputs)
@@ -138,6 +138,6 @@ def test_compiled_gradients_equal_interpreted_ones(order: int) -> None:
 
 def test_every_op_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
     compiled = {case.op.name for case in CASES}
-    assert compiled == {op.name for op in OPS.values() if not op.expanded}
+    assert compiled == {op.name for op in OPS.values() if not (op.expanded or op.nested)}
     with capsys.disabled():
         print(f"\n{len(compiled)} ops, {len(CASES)} samples compiled in {len(PROGRAMS)} programs")

@@ -25,6 +25,7 @@ CASES = [
     if not op.expanded and op.samples
     for k, sample in enumerate(op.samples())
 ]
+PLAIN = [case for case in CASES if not case.values[0].nested]  # the others have no reference and no kernel form
 SMOOTH = [case for case in CASES if case.values[1].differentiable]
 # The spine's ops: a missing one is noticed here.
 SPINE = """
@@ -41,9 +42,8 @@ def arrays_of(sample: Sample) -> list[np.ndarray]:
 def graph_of(op: Op, sample: Sample) -> Graph:
     types = [TensorType(as_dtype(array.dtype), array.shape) for array in arrays_of(sample)]
     inputs = tuple(Value(type_, name=f"x{k}") for k, type_ in enumerate(types))
-    output = Builder().apply(op, inputs, dict(sample.attributes))
-    assert isinstance(output, Value)
-    return Graph(op.name, inputs, (output,))
+    found = Builder().apply(op, inputs, dict(sample.attributes))
+    return Graph(op.name, inputs, found if isinstance(found, tuple) else (found,))
 
 
 def node_of(op: Op, sample: Sample) -> Node:
@@ -63,19 +63,19 @@ def test_definition(op: Op) -> None:
     assert op.formula.count(r"\left") == op.formula.count(r"\right") and op.formula.strip()
     if not op.expanded:
         assert len(op.samples()) >= 1
-        assert isinstance(op.gradient, NotDifferentiable) or callable(op.gradient)
+        assert isinstance(op.gradient, NotDifferentiable) or callable(op.nested.pull_back if op.nested else op.gradient)
     if op.commutative:
         assert len(op.samples()[0].inputs) == 2
 
 
-@pytest.mark.parametrize(("op", "sample"), CASES)
+@pytest.mark.parametrize(("op", "sample"), PLAIN)
 def test_reference_has_the_inferred_type(op: Op, sample: Sample) -> None:
     node = node_of(op, sample)
     results = op.reference(arrays_of(sample), node.attributes)
     assert [(r.dtype, r.shape) for r in results] == [(t.dtype.numpy, t.shape) for t in node.output_types]
 
 
-@pytest.mark.parametrize(("op", "sample"), CASES)
+@pytest.mark.parametrize(("op", "sample"), PLAIN)
 def test_kernel_equals_reference(op: Op, sample: Sample) -> None:
     node, arrays = node_of(op, sample), arrays_of(sample)
     kernel = op.lower(node)
@@ -128,6 +128,13 @@ def complete_op(**changes: object) -> Op:
 def test_incomplete_definition_is_refused(part: str) -> None:
     with pytest.raises(DefinitionError, match=f"'incomplete' has no {part}"):
         define(complete_op(**{part: "" if part in ("doc", "latex") else None}))
+
+
+def test_nested_ops_need_samples_only() -> None:
+    for op in (op for op in OPS.values() if op.nested):
+        assert op.reference is op.gradient is op.lower is None
+        with pytest.raises(DefinitionError, match="'bare' has no samples"):
+            define(dataclasses.replace(op, name="bare", samples=None))
 
 
 def test_unknown_attribute_kind_is_refused() -> None:
