@@ -367,7 +367,7 @@ class Program:
         return self._image
 
     def __repr__(self) -> str:
-        state = "not compiled yet" if self._image is None else f"{len(self.plan.entries)} kernels"
+        state = "not compiled yet" if self._image is None else f"{sum(1 for _ in self.plan.calls())} kernels"
         return f"<Program {self.name}: {state}>"
 
 

@@ -16,7 +16,7 @@ from graphc.codegen.memory import Signature, plan_program
 from graphc.ir.graph import Graph
 from graphc.kernel.compose import anonymous
 from graphc.kernel.form import Kernel
-from graphc.kernel.plan import Call, Plan
+from graphc.kernel.plan import Call, Entry, Plan, nested, with_nested
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
@@ -80,7 +80,8 @@ def build(
     for form in planned.kernels:
         schedule = (schedules or {}).get(form.name)
         compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
-    plan = _with_symbols(planned.plan, {name: kernel.symbol for name, kernel in compiled.items()})
+    symbols = {name: kernel.symbol for name, kernel in compiled.items()}
+    plan = replace(planned.plan, entries=_with_symbols(planned.plan.entries, symbols))
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }
@@ -112,7 +113,10 @@ def compile_kernel(
     return CompiledKernel(form, chosen, source, code.symbol, code.object_bytes)
 
 
-def _with_symbols(plan: Plan, symbols: Mapping[str, str]) -> Plan:
-    entries = tuple(replace(e, kernel=symbols[e.kernel]) if isinstance(e, Call) else e for e in plan.entries)
-    return replace(plan, entries=entries)
+def _with_symbols(entries: Sequence[Entry], symbols: Mapping[str, str]) -> tuple[Entry, ...]:
+    def named(entry: Entry) -> Entry:
+        if isinstance(entry, Call):
+            return replace(entry, kernel=symbols[entry.kernel])
+        return with_nested(entry, [_with_symbols(inner, symbols) for inner in nested(entry)])
 
+    return tuple(named(entry) for entry in entries)

@@ -1,7 +1,9 @@
 """A finished program as data: a table of kernel calls, loops and barriers over one memory plan.
 
     Plan    = name, Buffer*, Entry*, extents, results
-    Entry   = Call(kernel, Buffer name*) | Loop(name, count, Entry*) | Barrier
+    Entry   = Call(kernel, Buffer name*) | Barrier
+            | Branch(predicate, then Entry*, orelse Entry*)
+            | Loop(name, count, Entry*) | While(name, test Entry*, predicate, body Entry*)
     Buffer  = name : dtype [shape], region, offset in its region, layout
 
 Code generation makes a plan, the runtime carries it out; neither knows the other. A plan plus the machine code of
@@ -14,8 +16,8 @@ count), in the order of `Call.extents`. Machine code therefore holds no addresse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 REGIONS = ("arena", "input", "variable", "constant", "rng")
@@ -28,6 +30,7 @@ class Buffer:
     region: `arena` (scratch, at `offset`), `input` (filled at every call, lives in the arena at `offset`),
     `variable` (a parameter or state, owned outside; `offset` is its index in `Plan.variables`),
     `constant` (read-only; `offset` is its index in `Plan.constants`), `rng` (int64 [seed, step] of the program).
+    `start` is where in its variable, constant or rng the buffer begins, in bytes (a slice that a loop begins with).
     `shape` is the capacity, row-major; `dims` is the shape as text with its symbols (`N,784`).
     """
 
@@ -38,6 +41,7 @@ class Buffer:
     offset: int = 0
     nbytes: int = 0
     dims: str = ""
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,30 @@ class Loop:
     strides: tuple[tuple[str, int], ...] = ()
 
 
-Entry: TypeAlias = Call | Barrier | Loop
+@dataclass(frozen=True)
+class Branch:
+    """Run `then` if the buffer `predicate` (a bool) holds 1, else `orelse`; all threads read it and go the same way."""
+
+    predicate: str
+    then: tuple[Entry, ...]
+    orelse: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class While:
+    """Run `test`, leave if the buffer `predicate` (a bool) holds 0, else run `body` and begin again.
+
+    After `bound` turns it is left without another test; -1 stands for no bound.
+    """
+
+    name: str
+    test: tuple[Entry, ...]
+    predicate: str
+    body: tuple[Entry, ...]
+    bound: int = -1
+
+
+Entry: TypeAlias = Call | Barrier | Loop | Branch | While
 
 
 @dataclass(frozen=True)
@@ -110,13 +137,13 @@ class Plan:
         return {b.name: b for b in self.buffers}[name]
 
     def calls(self) -> Iterator[Call]:
-        """Every kernel call, loops' bodies included, in order."""
-        yield from _calls(self.entries)
+        """Every kernel call, those in loops and branches included, in order."""
+        yield from (entry for entry in walk(self.entries) if isinstance(entry, Call))
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers."""
         data = asdict(self)
-        data["entries"] = [_entry_to_json(e) for e in self.entries]
+        data["entries"] = _to_json(self.entries)
         return data
 
     @staticmethod
@@ -126,7 +153,7 @@ class Plan:
         return Plan(
             name=data["name"],
             buffers=tuple(Buffer(**{**b, "shape": tuple(b["shape"])}) for b in data["buffers"]),
-            entries=tuple(_entry_from_json(e) for e in data["entries"]),
+            entries=_from_json(data["entries"]),
             arena_bytes=data["arena_bytes"],
             extents=dict(data["extents"]),
             updates=tuple(Update(**u) for u in data["updates"]),
@@ -135,27 +162,62 @@ class Plan:
         )
 
 
-def _calls(entries: tuple[Entry, ...]) -> Iterator[Call]:
+def nested(entry: Entry) -> tuple[tuple[Entry, ...], ...]:
+    """The lists of entries that an entry holds, in order: none for calls and barriers."""
+    if isinstance(entry, Loop):
+        return (entry.body,)
+    if isinstance(entry, Branch):
+        return entry.then, entry.orelse
+    return (entry.test, entry.body) if isinstance(entry, While) else ()
+
+
+def walk(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries and all that they hold, in order."""
     for entry in entries:
-        if isinstance(entry, Call):
-            yield entry
-        elif isinstance(entry, Loop):
-            yield from _calls(entry.body)
+        yield entry
+        for inner in nested(entry):
+            yield from walk(inner)
+
+
+def with_nested(entry: Entry, lists: Sequence[tuple[Entry, ...]]) -> Entry:
+    """The entry with other lists of entries, as many as `nested` gives."""
+    if isinstance(entry, Loop):
+        return replace(entry, body=lists[0])
+    if isinstance(entry, Branch):
+        return replace(entry, then=lists[0], orelse=lists[1])
+    return replace(entry, test=lists[0], body=lists[1]) if isinstance(entry, While) else entry
+
+
+def _to_json(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    return [_entry_to_json(entry) for entry in entries]
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Loop):
-        body = [_entry_to_json(e) for e in entry.body]
-        return {"loop": entry.name, "count": entry.count, "body": body, "strides": [list(s) for s in entry.strides]}
+        strides = [list(s) for s in entry.strides]
+        return {"loop": entry.name, "count": entry.count, "body": _to_json(entry.body), "strides": strides}
+    if isinstance(entry, Branch):
+        return {"branch": entry.predicate, "then": _to_json(entry.then), "orelse": _to_json(entry.orelse)}
+    if isinstance(entry, While):
+        test, body = _to_json(entry.test), _to_json(entry.body)
+        return {"while": entry.name, "test": test, "predicate": entry.predicate, "body": body, "bound": entry.bound}
     if isinstance(entry, Call):
         return {"call": entry.kernel, "operands": list(entry.operands), "extents": list(entry.extents)}
     return {"barrier": True}
 
 
+def _from_json(entries: Iterable[dict[str, Any]]) -> tuple[Entry, ...]:
+    return tuple(_entry_from_json(entry) for entry in entries)
+
+
 def _entry_from_json(data: dict[str, Any]) -> Entry:
     if "loop" in data:
-        body = tuple(_entry_from_json(e) for e in data["body"])
-        return Loop(data["loop"], data["count"], body, tuple((n, s) for n, s in data["strides"]))
+        return Loop(data["loop"], data["count"], _from_json(data["body"]), tuple((n, s) for n, s in data["strides"]))
+    if "branch" in data:
+        return Branch(data["branch"], _from_json(data["then"]), _from_json(data["orelse"]))
+    if "while" in data:
+        test, body = _from_json(data["test"]), _from_json(data["body"])
+        return While(data["while"], test, data["predicate"], body, data["bound"])
     if "call" in data:
         return Call(data["call"], tuple(data["operands"]), tuple(data["extents"]))
     return Barrier()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from graphc.kernel.plan import Buffer, Call, Entry, Loop, Plan
+from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While
 
 
 def print_plan(plan: Plan) -> str:
@@ -45,18 +45,36 @@ def _type(buffer: Buffer) -> str:
 def _place(buffer: Buffer) -> str:
     if buffer.region in ("arena", "input"):
         return f"{buffer.offset} .. {buffer.offset + buffer.nbytes}"
-    return f"#{buffer.offset}, {buffer.nbytes} bytes"
+    start = f" from {buffer.start}" if buffer.start else ""
+    return f"#{buffer.offset}, {buffer.nbytes} bytes{start}"
 
 
-def _entries(entries: tuple[Entry, ...]) -> Iterator[str]:
+def _entries(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
         if isinstance(entry, Loop):
             moved = "".join(f", {name} by {step} bytes" for name, step in entry.strides)
             yield f"loop {entry.name} < {entry.count}{moved} {{"
-            yield from ("  " + line for line in _entries(entry.body))
+            yield from _indented(entry.body)
+            yield "}"
+        elif isinstance(entry, Branch):
+            yield f"if {entry.predicate} {{"
+            yield from _indented(entry.then)
+            if entry.orelse:
+                yield "} else {"
+                yield from _indented(entry.orelse)
+            yield "}"
+        elif isinstance(entry, While):
+            yield f"repeat {entry.name}{f' at most {entry.bound} times' if entry.bound >= 0 else ''} {{"
+            yield from _indented(entry.test)
+            yield f"  leave unless {entry.predicate}"
+            yield from _indented(entry.body)
             yield "}"
         elif isinstance(entry, Call):
             extents = f" where {', '.join(entry.extents)}" if entry.extents else ""
             yield f"{entry.kernel}({', '.join(entry.operands)}){extents}"
         else:
             yield "barrier"
+
+
+def _indented(entries: Iterable[Entry]) -> Iterator[str]:
+    yield from ("  " + line for line in _entries(entries))

@@ -7,8 +7,13 @@
 ;           3    cell       count       body        strides         number    next: add the strides and go to row `body`, or undo them and leave
 ;           4    target     source      bytes                                 copy (thread 0)
 ;           5    cell       amount                                            add amount to a cell (thread 0)
+;           6    slot                   otherwise                               branch: if the byte at the address in `slot` is 0, go to row `otherwise`
+;           7                           target                                  go to row `target`
 ;
 ; `strides` points at `number` pairs (address of an args slot, bytes to add to it each turn).
+; A loop with a test is a `loop` row, the rows of the test, a `branch` out of it, the rows of the body, and `next`, whose
+; count is the bound. All threads take the same way at a branch: the byte is written before a barrier, and written again
+; only after another one.
 ; Each thread walks a table of its own, because loops write to cells and args; `control` is shared:
 ;
 ;   control 0 stop flag    1 steps wanted   2 steps done    3 whether to go on, as thread 0 decided
@@ -76,7 +81,9 @@ dispatch:
                                      i64 2, label %loop
                                      i64 3, label %next
                                      i64 4, label %copy
-                                     i64 5, label %add ]
+                                     i64 5, label %add
+                                     i64 6, label %branch
+                                     i64 7, label %jump ]
 
 call:
   %kernel = load ptr, ptr %at1
@@ -150,6 +157,13 @@ add_now:
   %sum = add i64 %old, %amount
   store i64 %sum, ptr %sum.at
   br label %advance
+
+branch:
+  %slot = load ptr, ptr %at1
+  %predicate.at = load ptr, ptr %slot
+  %predicate = load i8, ptr %predicate.at
+  %no = icmp eq i8 %predicate, 0
+  br i1 %no, label %jump, label %advance
 
 advance:
   %row.next = add i64 %row, 1

@@ -16,7 +16,7 @@ from graphc.ir.buffers import aligned_zeros
 from graphc.runtime.loader import LoadedCode, assemble, load
 
 ROW = 8  # int64 columns of a table row
-CALL, BARRIER, LOOP, NEXT, COPY, ADD = range(6)  # a row's first column
+CALL, BARRIER, LOOP, NEXT, COPY, ADD, BRANCH, JUMP = range(8)  # a row's first column
 
 STOP, STEPS_WANTED, STEPS_DONE = 0, 1, 2  # places in the control block
 TIMES, CLOCK = 4, 5

@@ -170,7 +170,7 @@ class Executable:
             owned = {"variable": [v.array for v in self._variables], "constant": self._constants, "rng": [self._rng]}
             if buffer.region not in owned or not 0 <= buffer.offset < len(owned[buffer.region]):
                 raise VerifyError(f"plan {self.plan.name}: buffer {buffer} lies nowhere")
-            whole, start = owned[buffer.region][buffer.offset], 0
+            whole, start = owned[buffer.region][buffer.offset], buffer.start
         if start < 0 or start + max(nbytes, buffer.nbytes) > whole.nbytes:
             raise VerifyError(f"plan {self.plan.name}: buffer {buffer} does not fit into {whole.nbytes} bytes")
         return np.ndarray(buffer.shape, dtype, buffer=whole.data, offset=start)

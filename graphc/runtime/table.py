@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from graphc.errors import VerifyError
 from graphc.ir.buffers import address, aligned_zeros
-from graphc.kernel.plan import Call, Entry, Loop, Plan
+from graphc.kernel.plan import Branch, Call, Entry, Loop, Plan, While, walk
 from graphc.runtime import driver
 
 ITEMSIZE = 8
+_NO_BOUND = 2**63 - 1
 
 Row: TypeAlias = tuple[int, ...]
 
@@ -72,24 +73,59 @@ class _Builder:
                 self._call(entry, scope)
             elif isinstance(entry, Loop):
                 self._loop(entry, scope)
+            elif isinstance(entry, Branch):
+                self._branch(entry, scope)
+            elif isinstance(entry, While):
+                self._while(entry, scope)
             else:
                 self.rows.append((driver.BARRIER,))
 
     def _call(self, call: Call, scope: _Scope) -> None:
         start = self.args_used
         for name in call.operands:
-            slot = _at(self.args, self.args_used)
-            self.args[self.args_used] = _lookup(self.buffers, name, "buffer", call)
-            self.args_used += 1
-            for strides, moves in scope.loops:
-                if strides.get(name):
-                    moves.append((slot, strides[name]))
+            self._slot(name, call, scope)
         for name in call.extents:
             self.args[self.args_used] = _lookup(scope.extents, name, "runtime extent", call)
             self.args_used += 1
         self.sites.append((len(self.rows), call))
         function = _lookup(self.functions, call.kernel, "machine code", call)
         self.rows.append((driver.CALL, function, _at(self.args, start)))
+
+    def _slot(self, name: str, entry: Entry, scope: _Scope) -> int:
+        """The address of a new place in `args` that holds the address of a buffer and moves with the loops around."""
+        slot = _at(self.args, self.args_used)
+        self.args[self.args_used] = _lookup(self.buffers, name, "buffer", entry)
+        self.args_used += 1
+        for strides, moves in scope.loops:
+            if strides.get(name):
+                moves.append((slot, strides[name]))
+        return slot
+
+    def _branch(self, branch: Branch, scope: _Scope) -> None:
+        begin = len(self.rows)
+        self.rows.append(())
+        self.entries(branch.then, scope)
+        otherwise = len(self.rows)
+        if branch.orelse:
+            self.rows.append(())
+            self.entries(branch.orelse, scope)
+            self.rows[otherwise] = (driver.JUMP, 0, 0, len(self.rows))
+            otherwise += 1
+        self.rows[begin] = (driver.BRANCH, self._slot(branch.predicate, branch, scope), 0, otherwise)
+
+    def _while(self, loop: While, scope: _Scope) -> None:
+        cell = _at(self.cells, self.cells_used)
+        self.cells_used += 1
+        count = loop.bound if loop.bound >= 0 else _NO_BOUND
+        begin = len(self.rows)
+        self.rows.append(())
+        self.entries(loop.test, scope)
+        leave = len(self.rows)
+        self.rows.append(())
+        self.entries(loop.body, scope)
+        self.rows.append((driver.NEXT, cell, count, begin + 1, 0, 0))
+        self.rows[begin] = (driver.LOOP, cell, count, len(self.rows))
+        self.rows[leave] = (driver.BRANCH, self._slot(loop.predicate, loop, scope), 0, len(self.rows))
 
     def _loop(self, loop: Loop, scope: _Scope) -> None:
         for name, _ in loop.strides:
@@ -117,8 +153,9 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     Copies `after` the kernels become rows of their own; `step_cell` is the address of a counter that grows by one a
     step, or 0. Raises VerifyError when the plan names what is not there.
     """
-    calls, loops = list(plan.calls()), list(_loops(plan.entries))
-    slots = sum(len(call.operands) + len(call.extents) for call in calls)
+    entries = list(walk(plan.entries))
+    loops = [entry for entry in entries if isinstance(entry, Loop | While)]
+    slots = sum(_slots(entry) for entry in entries)
     cells = aligned_zeros((len(plan.extents) + len(loops),), "i64")
     # A slot can move with every loop around it.
     moves = slots * max(1, len(loops))
@@ -138,18 +175,18 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     return Table(rows, builder.args, builder.strides, cells, tuple(builder.sites))
 
 
-def _loops(entries: tuple[Entry, ...]) -> Iterator[Loop]:
-    for entry in entries:
-        if isinstance(entry, Loop):
-            yield entry
-            yield from _loops(entry.body)
+def _slots(entry: Entry) -> int:
+    """How many places in `args` an entry itself takes."""
+    if isinstance(entry, Call):
+        return len(entry.operands) + len(entry.extents)
+    return int(isinstance(entry, Branch | While))
 
 
 def _at(array: np.ndarray, place: int) -> int:
     return address(array) + ITEMSIZE * place
 
 
-def _lookup(found: Mapping[str, int], name: str, what: str, entry: Call | Loop) -> int:
+def _lookup(found: Mapping[str, int], name: str, what: str, entry: Entry) -> int:
     if name not in found:
         raise VerifyError(f"the plan's entry {entry} needs the {what} {name!r}, which is not there")
     return found[name]

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import json
 
-from graphc.kernel.plan import Barrier, Buffer, Call, Check, Loop, Plan, Update
+from graphc.kernel.plan import (
+    Barrier,
+    Branch,
+    Buffer,
+    Call,
+    Check,
+    Entry,
+    Loop,
+    Plan,
+    Update,
+    While,
+    nested,
+    walk,
+    with_nested,
+)
 from graphc.kernel.plan_text import print_plan
 
 PLAN = Plan(
@@ -15,11 +29,21 @@ PLAN = Plan(
         Buffer("x", "f32", (64, 784), "input", 0, 200704, "N,784"),
         Buffer("loss", "f32", (), "arena", 0, 4),
         Buffer("one", "f32", (), "constant", 0, 4),
+        Buffer("row", "f32", (10,), "variable", 0, 40, start=31320),
+        Buffer("go", "bool", (), "arena", 64, 1),
     ),
     entries=(
         Call("forward", ("x", "w", "hidden"), ("N",)),
         Barrier(),
-        Loop("t", 5, (Call("cell", ("hidden",)), Barrier()), (("x", 128),)),
+        Loop(
+            "t",
+            5,
+            (Call("cell", ("hidden",)), Barrier(), Branch("go", (Call("reset", ("hidden",)),))),
+            (("x", 128),),
+        ),
+        Branch("go", (Call("left", ("loss",)),), (Call("right", ("loss",)),)),
+        While("search", (Call("test", ("loss", "go")),), "go", (Call("halve", ("loss",)),), 20),
+        While("forever", (), "go", ()),
     ),
     arena_bytes=135168,
     inputs=("x",),
@@ -36,8 +60,10 @@ TEXT = """plan train where N <= 64 {
   arena 135168 bytes
   memory {
     loss    f32[]                   arena     0 .. 4
+    go      bool[]                  arena     64 .. 65
     hidden  f32[64,512] as [N,512]  arena     4096 .. 135168
     x       f32[64,784] as [N,784]  input     0 .. 200704
+    row     f32[10]                 variable  #0, 40 bytes from 31320
     w       f32[784,10]             variable  #0, 31360 bytes
     one     f32[]                   constant  #0, 4 bytes
   }
@@ -47,6 +73,22 @@ TEXT = """plan train where N <= 64 {
     loop t < 5, x by 128 bytes {
       cell(hidden)
       barrier
+      if go {
+        reset(hidden)
+      }
+    }
+    if go {
+      left(loss)
+    } else {
+      right(loss)
+    }
+    repeat search at most 20 times {
+      test(loss, go)
+      leave unless go
+      halve(loss)
+    }
+    repeat forever {
+      leave unless go
     }
   }
   inputs x
@@ -70,5 +112,13 @@ def test_empty_plan() -> None:
 
 def test_json_round_trip() -> None:
     assert Plan.from_json(json.loads(json.dumps(PLAN.to_json()))) == PLAN
-    assert [call.kernel for call in PLAN.calls()] == ["forward", "cell"]
+    assert [call.kernel for call in PLAN.calls()] == "forward cell reset left right test halve".split()
+
+
+def test_entries_within_entries() -> None:
+    assert len(list(walk(PLAN.entries))) == 14
+    for entry in walk(PLAN.entries):
+        assert with_nested(entry, nested(entry)) == entry
+    loop: Entry = PLAN.entries[4]
+    assert with_nested(loop, [(), (Barrier(),)]) == While("search", (), "go", (Barrier(),), 20)
     assert PLAN.buffer("w").nbytes == 31360

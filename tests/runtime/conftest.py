@@ -78,6 +78,11 @@ INDEX = (  # y[0] = 100 * first loop index + second loop index
   %sum = add i64 %scaled, %b.value
   store i64 %sum, ptr %y"""
 )
+BELOW = argument("a", 0) + argument("b", 1) + argument("y", 2) + """  %a.value = load i64, ptr %a
+  %b.value = load i64, ptr %b
+  %below = icmp slt i64 %a.value, %b.value
+  %byte = zext i1 %below to i8
+  store i8 %byte, ptr %y"""  # y[0] = a[0] < b[0]
 THREAD = (  # y[thread] = threads
     argument("y", 0) + "  %to = getelementptr i64, ptr %y, i64 %thread\n  store i64 %threads, ptr %to"
 )
@@ -86,7 +91,7 @@ EXP = argument("x", 0) + argument("y", 1) + """  %old = load float, ptr %x
   store float %new, ptr %y"""
 
 TEXTS = {"double": DOUBLE, "mean": MEAN, "subtract": SUBTRACT, "spin": SPIN, "add_one": ADD_ONE, "copy2": COPY2,
-         "index": INDEX, "thread": THREAD, "nothing": "", "exp": EXP}
+         "index": INDEX, "below": BELOW, "thread": THREAD, "nothing": "", "exp": EXP}
 
 
 @dataclass

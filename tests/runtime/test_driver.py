@@ -12,7 +12,7 @@ import pytest
 from graphc.errors import VerifyError
 from graphc.ir.buffers import aligned_zeros
 from graphc.ir.types import as_dtype
-from graphc.kernel.plan import Barrier, Call, Entry, Loop, Plan
+from graphc.kernel.plan import Barrier, Branch, Call, Entry, Loop, Plan, While
 from graphc.runtime.driver import STEPS_DONE, STEPS_WANTED, STOP, control_block, driver
 from graphc.runtime.loader import LoadedCode, load
 from graphc.runtime.table import Copy, Table, build
@@ -93,6 +93,59 @@ def test_a_stride_holds_for_every_use_in_the_body_and_no_other(table: Callable[.
     twice = (Call("add_one", ("w",)), Call("add_one", ("w",)))
     run(table(Call("add_one", ("w",)), Loop("t", 3, twice, (("w", 8),)), Call("add_one", ("w",)), w=w))
     assert w.tolist() == [4, 2, 2]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_branch_runs_one_side(table: Callable[..., Table], holds: bool, both: bool) -> None:
+    a, b, c = (np.zeros(1, int) for _ in "abc")
+    orelse = (Call("add_one", ("b",)), Call("add_one", ("b",))) if both else ()
+    branch = Branch("p", (Call("add_one", ("a",)),), orelse)
+    run(table(branch, Call("add_one", ("c",)), p=np.array([holds, not holds]), a=a, b=b, c=c))
+    assert (a[0], b[0], c[0]) == (int(holds), 2 * int(both and not holds), 1)
+
+
+def test_a_branch_in_a_loop_reads_the_predicate_of_its_turn(table: Callable[..., Table]) -> None:
+    p, y, z = np.array([1, 0, 0, 1, 1], bool), np.full(5, -1), np.zeros(1, int)
+    branch = Branch("p", (Call("index", ("y",), ("t", "N")),), (Call("add_one", ("z",)),))
+    made = table(Loop("t", 5, (branch,), (("p", 1), ("y", 8))), extents={"N": 3}, p=p, y=y, z=z)
+    before = made.args.copy()
+    for _ in range(2):
+        run(made)
+        np.testing.assert_array_equal(y, [3, -1, -1, 303, 403])
+        np.testing.assert_array_equal(made.args, before)
+    assert z[0] == 4
+
+
+def test_branches_within_branches(table: Callable[..., Table]) -> None:
+    for first, second in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        found = {name: np.zeros(1, int) for name in "abc"}
+        inner = Branch("q", (Call("add_one", ("a",)),), (Call("add_one", ("b",)),))
+        run(table(Branch("p", (inner,), (Call("add_one", ("c",)),)), p=np.array(first, bool), q=np.array(second, bool),
+                  **found))
+        assert [int(v[0]) for v in found.values()] == [first * second, first * (1 - second), 1 - first]
+
+
+@pytest.mark.parametrize(("bound", "turns"), [(-1, 3), (10, 3), (3, 3), (2, 2), (1, 1), (0, 0)])
+def test_a_loop_with_a_test_ends_by_itself_or_at_its_bound(
+    table: Callable[..., Table], bound: int, turns: int
+) -> None:
+    tested, done, go = np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)
+    test = (Call("add_one", ("tested",)), Call("below", ("done", "limit", "go")))
+    made = table(While("w", test, "go", (Call("add_one", ("done",)),), bound), tested=tested, done=done, go=go,
+                 limit=np.array([3]))
+    for _ in range(2):
+        tested[0] = done[0] = 0
+        run(made)
+        assert done[0] == turns and tested[0] == turns + int(bound < 0 or turns < bound)
+
+
+def test_a_loop_with_a_test_in_a_loop(table: Callable[..., Table]) -> None:
+    """Each turn of the outer loop counts up to the limit of its turn."""
+    counters, go, limits = np.zeros(4, int), np.zeros(1, int), np.array([2, 0, 5, 1])
+    inner = While("w", (Call("below", ("n", "limit", "go")),), "go", (Call("add_one", ("n",)),))
+    run(table(Loop("t", 4, (inner,), (("n", 8), ("limit", 8))), n=counters, limit=limits, go=go))
+    np.testing.assert_array_equal(counters, limits)
 
 
 def test_copies_and_the_step_counter_come_last(table: Callable[..., Table]) -> None:
@@ -186,6 +239,8 @@ def test_threads_of_a_table_without_barriers_do_the_same_steps(table: Callable[.
         (Call("add_one", ("v",)), "buffer 'v'"),
         (Call("double", ("w", "w"), ("K",)), "runtime extent 'K'"),
         (Loop("t", 2, (), (("v", 8),)), "buffer 'v'"),
+        (Branch("v", ()), "buffer 'v'"),
+        (While("t", (), "v", ()), "buffer 'v'"),
     ],
 )
 def test_names_that_are_not_there(table: Callable[..., Table], entry: Entry, message: str) -> None:
