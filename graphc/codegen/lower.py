@@ -12,20 +12,13 @@ from dataclasses import dataclass, replace
 from graphc.errors import CompileError
 from graphc.ir.builder import explain
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Graph, Node, Value, reached_from
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import i64
-from graphc.kernel.compose import (
-    append_consumer,
-    bind_kernel,
-    change_expressions,
-    inline_producer,
-    keep_stores,
-    rename_operands,
-    separate_names,
-)
+from graphc.kernel.compose import bind_kernel, change_expressions, separate_names
 from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Load, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.kernel.parser import RESERVED
+from graphc.ops.fusion import fused_form, named_form
 
 
 @dataclass(frozen=True)
@@ -117,57 +110,21 @@ def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> li
     for node in graph.nodes:
         if not needs_kernel(node):
             continue
-        kernel = _lower_fusion(node, names) if node.op.name == "fusion" else _lower_single(node, names)
-        kernel = separate_names(bind_kernel(replace(kernel, name=_kernel_name(node, names)), {}, capacities))
+        kernel = replace(_form(node, names), name=_kernel_name(node, names))
+        kernel = separate_names(bind_kernel(kernel, {}, capacities))
         lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node)), _index_reader(node)))
     return lowered
 
 
-def _form(node: Node) -> Kernel:
+def _form(node: Node, names: Names) -> Kernel:
     if node.op.lower is None:
         types = [v.type for v in node.inputs]
         reason = "this op has no kernel form; a pass must replace it"
         if node.op.nested:
             reason = "loops and branches are not compiled yet; graphc.interpret.evaluate runs them"
         raise CompileError(explain(node.op.name, types, reason, node.origin))
-    kernel: Kernel = node.op.lower(node)
-    return kernel
-
-
-def _named_form(node: Node, name: Mapping[Value, str]) -> Kernel:
-    inputs = {f"in{i}": name[v] for i, v in enumerate(node.inputs)}
-    outputs = {f"out{i}": name[v] for i, v in enumerate(node.outputs)}
-    return rename_operands(_form(node), inputs | outputs)
-
-
-def _lower_single(node: Node, names: Names) -> Kernel:
-    return _named_form(node, {v: names.of(v) for v in (*node.inputs, *node.outputs)})
-
-
-def _lower_fusion(node: Node, names: Names) -> Kernel:
-    """Compose the forms of the body: floating maps into loads, maps that read the anchor's values into its stores."""
-    body: Graph = node.attributes["body"]
-    anchor = body.nodes[node.attributes["anchor"]]
-    name = {inner: names.of(outer) for inner, outer in zip(body.inputs, node.inputs, strict=True)}
-    name |= {inner: names.of(outer) for inner, outer in zip(body.outputs, node.outputs, strict=True)}
-    for position, member in enumerate(body.nodes):
-        for value in member.outputs:
-            name.setdefault(value, f"t{position}" if value.index == 0 else f"t{position}_{value.index}")
-    after_anchor = reached_from(anchor.outputs, body.nodes)
-    floating = {n for n in body.nodes if n is not anchor and n.outputs[0] not in after_anchor}
-
-    def with_producers(member: Node) -> Kernel:
-        kernel = _named_form(member, name)
-        for value in dict.fromkeys(member.inputs):
-            if value.producer in floating and value.producer is not None:
-                kernel = inline_producer(kernel, name[value], with_producers(value.producer))
-        return kernel
-
-    kernel = with_producers(anchor)
-    for member in body.nodes:
-        if member is not anchor and member not in floating:
-            kernel = append_consumer(kernel, with_producers(member))
-    return keep_stores(kernel, [name[v] for v in body.outputs])
+    form = fused_form if node.op.name == "fusion" else named_form
+    return form(node, {v: names.of(v) for v in (*node.inputs, *node.outputs)})
 
 
 def _kernel_name(node: Node, names: Names) -> str:
@@ -184,7 +141,7 @@ def _origins(node: Node) -> tuple[str, ...]:
 
 def _index_reader(node: Node) -> str:
     nodes = node.attributes["body"].nodes if node.op.name == "fusion" else (node,)
-    readers = (n for n in nodes if n.op.lower is not None and label_sources(_form(n)))
+    readers = (n for n in nodes if n.op.lower is not None and label_sources(n.op.lower(n)))
     reader = next(readers, None)
     return "" if reader is None else f"{reader.op.name} {reader.origin.module}".rstrip()
 

@@ -119,8 +119,7 @@ def separate_names(kernel: Kernel) -> Kernel:
     """Rename axes, lets and accumulators that have the name of an operand (or of an extent)."""
     taken = {o.name for o in kernel.operands} | set(kernel.runtime_extents)
     axes = [a.name for s in kernel.stages for a in (*s.space, *s.reduce)] + [a.name for a in kernel.space]
-    values = [let.name for s in kernel.stages for let in (*s.lets, *s.results)]
-    values += [name for s in kernel.stages for a in s.accumulates for name in a.names]
+    values = value_names(kernel.stages)
     used = taken | set(axes) | set(values)
     new: dict[str, str] = {}
     for name in dict.fromkeys((*axes, *values)):
@@ -130,20 +129,26 @@ def separate_names(kernel: Kernel) -> Kernel:
     if not new:
         return kernel
     renamed = rename_axes(kernel, {a: new[a] for a in axes if a in new})
-    return replace(renamed, stages=tuple(_rename_values(stage, new) for stage in renamed.stages))
+    return replace(renamed, stages=tuple(rename_values(stage, new) for stage in renamed.stages))
 
 
 def anonymous(kernel: Kernel) -> Kernel:
     """The kernel with operands, lets and accumulators named by position: equal kernels become equal."""
     operands = {o.name: f"operand{i}" for i, o in enumerate(kernel.operands)}
-    values = [let.name for s in kernel.stages for let in (*s.lets, *s.results)]
-    values += [name for s in kernel.stages for a in s.accumulates for name in a.names]
-    new = {name: f"value{i}" for i, name in enumerate(dict.fromkeys(values))}
+    new = {name: f"value{i}" for i, name in enumerate(value_names(kernel.stages))}
     renamed = rename_operands(replace(kernel, name="kernel", origins=()), operands)
-    return replace(renamed, stages=tuple(_rename_values(stage, new) for stage in renamed.stages))
+    return replace(renamed, stages=tuple(rename_values(stage, new) for stage in renamed.stages))
 
 
-def _rename_values(stage: Stage, new: Mapping[str, str]) -> Stage:
+def value_names(stages: Iterable[Stage]) -> dict[str, None]:
+    """Names of lets, results and accumulators, in this order."""
+    stages = tuple(stages)
+    names = [let.name for s in stages for let in (*s.lets, *s.results)]
+    return dict.fromkeys([*names, *(name for s in stages for a in s.accumulates for name in a.names)])
+
+
+def rename_values(stage: Stage, new: Mapping[str, str]) -> Stage:
+    """Lets, results and accumulators renamed, where they are defined and where they are used."""
     def change(expr: Expr) -> Expr:
         return transform(expr, lambda e: Name(new[e.id]) if isinstance(e, Name) and e.id in new else None)
 
@@ -187,7 +192,7 @@ def inline_producer(kernel: Kernel, operand: str, producer: Kernel) -> Kernel:
     operands = [o for o in kernel.operands if o.name != operand]
     capacities = {**kernel.capacities, **producer.capacities}
     return replace(
-        kernel, operands=_ordered([*operands, *producer.inputs]), stages=stages, capacities=capacities
+        kernel, operands=ordered_operands([*operands, *producer.inputs]), stages=stages, capacities=capacities
     )
 
 
@@ -238,7 +243,7 @@ def append_consumer(kernel: Kernel, consumer: Kernel) -> Kernel:
     new_inputs = [o for o in consumer.inputs if o.name not in written]
     joined = map_stages(kernel, {position: stage})
     capacities = {**kernel.capacities, **consumer.capacities}
-    return replace(joined, operands=_ordered([*kernel.operands, *new_inputs, result]), capacities=capacities)
+    return replace(joined, operands=ordered_operands([*kernel.operands, *new_inputs, result]), capacities=capacities)
 
 
 def _name_stored_value(stage: Stage, operand: str) -> Stage:
@@ -268,7 +273,7 @@ def _later_names(stages: tuple[Stage, ...]) -> set[str]:
     return {e.id for stage in stages for expr in stage.expressions() for e in walk(expr) if isinstance(e, Name)}
 
 
-def _occurrences(expr: Expr) -> list[str]:
+def names_in(expr: Expr) -> list[str]:
     """Names in `expr`, once for each place where they stand."""
     found = []
     stack = [expr]
@@ -288,7 +293,7 @@ def _occurrences(expr: Expr) -> list[str]:
 def _inline_lets(stage: Stage, later: set[str]) -> Stage:
     """Drop lets that nothing uses and inline those used once; what `later` stages use stays."""
     known: dict[str, Expr] = {}
-    uses = Counter(name for expr in stage.expressions() for name in _occurrences(expr))
+    uses = Counter(name for expr in stage.expressions() for name in names_in(expr))
 
     def expand(expr: Expr) -> Expr:
         return transform(expr, lambda e: known.get(e.id) if isinstance(e, Name) else None)
@@ -336,7 +341,7 @@ def bind_kernel(kernel: Kernel, sizes: Mapping[str, Dim], capacities: Mapping[st
     return replace(bound_kernel, capacities={name: capacities[name] for name in used if name in capacities})
 
 
-def _ordered(operands: Iterable[Operand]) -> tuple[Operand, ...]:
+def ordered_operands(operands: Iterable[Operand]) -> tuple[Operand, ...]:
     """Merged operands, those that are only written last."""
     merged = merge_operands(operands)
     return tuple(o for o in merged if o.role != "out") + tuple(o for o in merged if o.role == "out")

@@ -1,4 +1,4 @@
-"""Ops that steer the compiler: stop_gradient, a deferred gradient, and a fused group of nodes."""
+"""Ops that steer the compiler: stop_gradient and a deferred gradient."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
-from graphc.ir.graph import Graph
-from graphc.ir.op import Attribute, Attributes, Op, Sample, define
+from graphc.errors import ShapeError
+from graphc.ir.op import Attributes, Op, Sample, define
 from graphc.ir.types import TensorType
 from graphc.ops import forms
 from graphc.ops.rules import EVERYTHING, FLOATS, expect_dtype, expect_operands
@@ -57,32 +56,6 @@ GRAD = define(
         "The gradients of a scalar loss (first operand) by values it depends on; expanded by reverse mode.",
         latex=r"\frac{\partial L}{\partial x_k}",
         infer=_infer_grad,
-        expanded=True,
-    )
-)
-
-
-def _infer_fusion(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
-    body: Graph = attributes["body"]
-    expect_operands(types, len(body.inputs))
-    for value, given in zip(body.inputs, types, strict=True):
-        if value.type.dtype != given.dtype:
-            raise DTypeError(f"the body's input {value.name} is {value.type}, the operand is {given}")
-        if value.type.shape != given.shape:
-            raise ShapeError(f"the body's input {value.name} is {value.type}, the operand is {given}")
-    return tuple(v.type for v in body.outputs)
-
-
-FUSION = define(
-    Op(
-        "fusion",
-        "A group of nodes that becomes one kernel.",
-        latex=r"f\left(x_1, x_2, \ldots\right)",
-        attributes={
-            "body": Attribute("graph", "the graph of the group; its inputs are the operands"),
-            "anchor": Attribute("int", "position in the body of the node that the kernel is built around", 0),
-        },
-        infer=_infer_fusion,
         expanded=True,
     )
 )

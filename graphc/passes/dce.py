@@ -73,11 +73,11 @@ def _pruned(node: Node, inputs: tuple[Value, ...], kept: list[int]) -> Node | No
         return None
     smaller = Graph(body.name, tuple(body.inputs[k] for k in wanted), outputs)
     attributes = {**node.attributes, "body": smaller}
-    if "anchor" in attributes:  # the node that decides the kernel's shape, by its position in the body
-        anchor = body.nodes[attributes["anchor"]]
-        if anchor not in smaller.nodes:
-            return None
-        attributes["anchor"] = smaller.nodes.index(anchor)
+    anchors = [body.nodes[k] for k in attributes["anchors"]]  # the nodes that decide the kernel's shape
+    left = tuple(smaller.nodes.index(anchor) for anchor in anchors if anchor in smaller.nodes)
+    if not left:
+        return None
+    attributes["anchors"] = left
     return Node(node.op, tuple(inputs[k] for k in wanted), MappingProxyType(attributes), types, node.origin)
 
 

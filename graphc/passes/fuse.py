@@ -41,7 +41,7 @@ class Fuse:
 
 def _record(node: Node, members: tuple[Node, ...]) -> Rewrite:
     names = ", ".join(member.op.name for member in members)
-    anchor = node.attributes["body"].nodes[node.attributes["anchor"]].op.name
+    anchor = node.attributes["body"].nodes[node.attributes["anchors"][0]].op.name
     why = f"one kernel around {anchor}: {len(node.outputs)} of {len(members)} values reach memory"
     return Rewrite("fuse", names, f"fusion {node.attributes['body'].name}", why, node.origin)
 
@@ -101,7 +101,7 @@ def _fused_node(
     body = Graph(_body_name(group), tuple(parameters.values()), tuple(local[v] for v in outputs))
     types = tuple(v.type for v in outputs)
     fusion = OPS["fusion"]
-    attributes = fusion.complete({"body": body, "anchor": body.nodes.index(copies[group.nodes[0]])})
+    attributes = fusion.complete({"body": body, "anchors": (body.nodes.index(copies[group.nodes[0]]),)})
     fused = Node(fusion, tuple(new[v] for v in leaves), attributes, types, _joint_origin(group.nodes))
     new.update(zip(outputs, fused.outputs, strict=True))
     return fused, inside

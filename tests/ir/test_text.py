@@ -137,8 +137,7 @@ def nested() -> Graph:
     inside = Builder(Origin("fc", "net.py", 3))
     body = Graph("mul_exp", (a, c), (inside.exp(inside.mul(a, c)), inside.neg(a)))
     x = Value(tensor("f32", ("N",)), name="x")
-    given = {"body": body} | ({"anchor": 0} if "anchor" in OPS["fusion"].attributes else {})
-    first, second = Builder(Origin("fc")).fusion(x, x, **given)
+    first, second = Builder(Origin("fc")).fusion(x, x, body=body, anchors=(0,))
     return Graph("outer", (x,), (Builder().add(first, second),))
 
 

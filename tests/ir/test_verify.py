@@ -161,8 +161,7 @@ def test_ops_come_from_the_registry() -> None:
 def test_nested_graphs_are_verified() -> None:
     x, a = value(), value("a")
     body = Graph("inside", (a,), (node("exp", (a,), (tensor("f64", ("N",)),)).output,))
-    extra = {"anchor": 0} if "anchor" in OPS["fusion"].attributes else {}
-    outer = Graph("g", (x,), (node("fusion", (x,), (tensor("f64", ("N",)),), body=body, **extra).output,))
+    outer = Graph("g", (x,), (node("fusion", (x,), (tensor("f64", ("N",)),), body=body, anchors=(0,)).output,))
     message = error_of(outer)
     assert "graph 'inside': exp gives f32[N]" in message and marked(message) == "%0 = exp(%a) : f64[N]"
 
