@@ -96,7 +96,7 @@ def _application(op: Op, sample: Sample) -> str:
 
 def _short(kind: str, value: Any) -> str:
     text = " ".join(format_attribute(kind, value).split())
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _gradient(op: Op) -> Iterator[str]:

@@ -40,7 +40,8 @@ __all__ = [
     "Input", "Param", "Program", "ScalarFunction", "State", "Symbol", "Variable", "abs", "acos", "all", "amax", "amin",
     "any", "arange", "argmax", "argmin", "argsort", "asin", "assert_", "astype", "atan",
     "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "ceil", "check_gradients", "circuit", "clip",
-    "compile", "concatenate", "constant", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data",
+    "compile", "concatenate", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data",
     "diagonal", "dot", "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten",
     "flip", "float32", "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad",
     "hardsigmoid", "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf",
@@ -68,7 +69,8 @@ _HOMES = {
         "pow reciprocal round rsqrt sign sin sinh sqrt square tan tanh where"
     ),
     "graphc.dsl.functions": (
-        "all amax amin any arange argmax argmin argsort broadcast_to concatenate constant cumprod cumsum "
+        "all amax amin any arange argmax argmin argsort broadcast_to concatenate constant conv1d conv2d conv3d "
+        "conv_transpose1d conv_transpose2d conv_transpose3d cumprod cumsum "
         "diagonal dot einsum expand_dims eye flatten flip full full_like gather linspace log_softmax "
         "logsumexp matmul max mean min moveaxis norm one_hot ones ones_like outer pad prod ravel repeat "
         "reshape roll scatter_add searchsorted softmax sort split squeeze stack std stop_gradient sum "

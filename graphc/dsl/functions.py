@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl import declare, indexing, products, reducing, shaping
+from graphc.dsl import convolution, declare, indexing, products, reducing, shaping
 from graphc.dsl.declare import Operand
 from graphc.dsl.elementwise import exp
 from graphc.dsl.lifting import on_symbols
@@ -25,6 +25,7 @@ from graphc.ir.types import DType, as_dtype
 
 __all__ = [
     "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "broadcast_to", "concatenate", "constant",
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "cumprod", "cumsum", "diagonal", "dot", "einsum", "expand_dims", "eye", "flatten", "flip", "full", "full_like",
     "gather", "linspace", "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "moveaxis", "norm", "one_hot",
     "ones", "ones_like", "outer", "pad", "prod", "ravel", "repeat", "reshape", "roll", "scatter_add", "searchsorted",
@@ -186,3 +187,12 @@ dot = on_symbols(products.dot)
 tensordot = on_symbols(products.tensordot)
 outer = on_symbols(products.outer)
 trace = on_symbols(products.trace)
+
+# Convolutions.
+
+conv1d = on_symbols(convolution.conv1d)
+conv2d = on_symbols(convolution.conv2d)
+conv3d = on_symbols(convolution.conv3d)
+conv_transpose1d = on_symbols(convolution.conv_transpose1d)
+conv_transpose2d = on_symbols(convolution.conv_transpose2d)
+conv_transpose3d = on_symbols(convolution.conv_transpose3d)

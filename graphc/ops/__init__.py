@@ -26,6 +26,7 @@ from graphc.ops import (
     statistics,
     transcendental,
     while_loop,
+    window,
 )
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "statistics",
     "transcendental",
     "while_loop",
+    "window",
 ]
