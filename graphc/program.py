@@ -95,11 +95,13 @@ class Program:
         seed: int,
         name: str,
         cache: ProgramCache | None,
+        without: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.declared = declared
         self.threads = threads
         self.seed = seed
+        self._without = without
         self._cache = cache
         self._lock = threading.RLock()  # calls from several threads take turns, also when one of them specialises
         self._capacities: dict[str, int] = {}
@@ -252,6 +254,7 @@ class Program:
             "variables": list(self._variables),
             "updated": self._updated,
             "capacities": sorted(capacities.items()),
+            "without": self._without,
             "host": host_key(),
             "compiler": compiler_fingerprint(),
         }
@@ -263,7 +266,7 @@ class Program:
 
         rng = "rng" if self.declared.uses_rng else None
         signature = Signature(frozenset(self._variables), self._updated, rng)
-        return build(self.declared.graph, signature, dict(capacities))
+        return build(self.declared.graph, signature, dict(capacities), without=self._without)
 
     def _image_of(self, built: Build) -> ProgramImage:
         kernels = {
@@ -302,7 +305,7 @@ class Program:
         """Every pass: name, graph text before and after, rewrites. Recomputed if the program came from the cache."""
         from graphc.codegen.build import optimise
 
-        return optimise(self.declared.graph)[1]
+        return optimise(self.declared.graph, without=self._without)[1]
 
     @property
     def kernels(self) -> dict[str, KernelView]:
@@ -381,13 +384,15 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     threads: int = 1,
     seed: int = 0,
     name: str = "program",
+    without: Sequence[str] = (),
     cache: bool = True,
 ) -> Program:
     """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
 
     All updates see the old values. `dims` gives capacities of dimension symbols; those not given come from the first
-    call. `seed` starts the random state and initialises variables that have no values yet. Raises InputError or
-    CompileError; nothing runs before the first call.
+    call. `seed` starts the random state and initialises variables that have no values yet. `without` switches passes
+    off by name (`program.stages` shows them), to see what they do. Raises InputError or CompileError; nothing runs
+    before the first call.
     """
     if target not in TARGETS:
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
@@ -401,7 +406,10 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
         raise InputError(f"updates must map variables to new values, {{W: W - 0.1 * gW}}, got {type(updates).__name__}")
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
-    return Program(declared, dims or {}, threads=threads, seed=operator.index(seed), name=name, cache=chosen)
+    left_out = (without,) if isinstance(without, str) else tuple(without)
+    return Program(
+        declared, dims or {}, threads=threads, seed=operator.index(seed), name=name, cache=chosen, without=left_out
+    )
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """Recognising contractions in kernel forms, and choosing their register tiles.
 
 A contraction is a kernel with one stage that sums products of two factors, one of which does not change along the
-columns and the other not along the rows. `outer` has its vector lanes along the columns: a column of one factor
-times a row of the other. `dot` has them along a reduce axis, along which both factors are contiguous.
+columns and the other not along the rows; it may add and subtract several products at each point. `outer` has its
+vector lanes along the columns: a column of one factor times a row of the other. `dot` has them along a reduce axis,
+along which both factors are contiguous.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is
 
 @dataclass(frozen=True)
 class Contraction:
-    """rows and columns are axes of the kernel's space; left does not change along columns, right not along rows."""
+    """rows and columns are axes of the kernel's space; of each product's factors the first does not change along the
+    columns, the second not along the rows."""
 
     rows: Axis
     columns: Axis
-    left: Expr
-    right: Expr
+    factors: tuple[tuple[Expr, Expr], ...]
 
 
 def contraction_schedule(kernel: Kernel, host: Host) -> Schedule | None:
@@ -70,16 +71,38 @@ def _contractions(kernel: Kernel) -> Iterator[Contraction]:
     (scope,) = stage_scopes(kernel)
     if not scope.names[accumulate.names[0]].is_float or reduced < SHORTEST_REDUCTION:
         return
-    if not (isinstance(expr, Apply) and expr.primitive == "mul"):
+    products = added_products(expr)
+    if products is None or any(store.guard is not None for store in stage.stores):
         return
-    if any(store.guard is not None for store in stage.stores):
-        return
-    for left, right in (expr.args, expr.args[::-1]):
+    for swapped in (False, True):
         for rows in kernel.space:
             for columns in kernel.space:
-                separate = rows != columns and _moves(left, rows) and _moves(right, columns)
-                if separate and not _moves(left, columns) and not _moves(right, rows) and rows_possible(kernel, rows):
-                    yield Contraction(rows, columns, left, right)
+                factors = [_factors(product, rows, columns) for product, _ in products]
+                first = (products[0][0].args[::-1] if swapped else products[0][0].args) == factors[0]
+                if first and None not in factors and rows_possible(kernel, rows):
+                    yield Contraction(rows, columns, tuple(f for f in factors if f))
+
+
+def added_products(expr: Expr) -> list[tuple[Apply, bool]] | None:
+    """The products that an expression adds and subtracts, each with whether it is subtracted; None for others."""
+    if not isinstance(expr, Apply) or expr.primitive not in ("mul", "add", "sub"):
+        return None
+    if expr.primitive == "mul":
+        return [(expr, False)]
+    left, right = (added_products(arg) for arg in expr.args)
+    if left is None or right is None:
+        return None
+    negated = expr.primitive == "sub"
+    return [*left, *((product, minus != negated) for product, minus in right)]
+
+
+def _factors(product: Apply, rows: Axis, columns: Axis) -> tuple[Expr, Expr] | None:
+    """The factor that changes along the rows alone, then the one that changes along the columns alone."""
+    for left, right in (product.args, product.args[::-1]):
+        separate = rows != columns and _moves(left, rows) and _moves(right, columns)
+        if separate and not _moves(left, columns) and not _moves(right, rows):
+            return left, right
+    return None
 
 
 def _moves(expr: Expr, axis: Axis) -> bool:
@@ -91,21 +114,22 @@ def _moves(expr: Expr, axis: Axis) -> bool:
 
 def _contiguous(kernel: Kernel, c: Contraction) -> bool:
     """True if lanes along the columns load and store whole vectors."""
-    factors = [coefficient(load.index[0], c.columns.name) for load in loads(c.right)]
+    factors = [coefficient(load.index[0], c.columns.name) for _, right in c.factors for load in loads(right)]
     stores = [coefficient(s.index[0], c.columns.name) for s in kernel.stages[0].stores]
     return space_lanes_possible(kernel, c.columns) and all(f in (0, 1) for f in factors) and 1 in stores
 
 
 def _dot_axis(kernel: Kernel, c: Contraction) -> Axis | None:
     """The reduce axis along which both factors are contiguous, if the epilogue has code for packed tiles."""
-    if not (isinstance(c.left, Load) and isinstance(c.right, Load) and rows_possible(kernel, c.columns)):
+    (left, right), *others = c.factors
+    if others or not (isinstance(left, Load) and isinstance(right, Load) and rows_possible(kernel, c.columns)):
         return None
     (stage,) = kernel.stages
     floats = all(kernel.operand(s.operand).dtype.is_float for s in stage.stores)
-    if not floats or any(isinstance(load.index[0], Computed) for load in (c.left, c.right)):
+    if not floats or any(isinstance(load.index[0], Computed) for load in (left, right)):
         return None
     for axis in stage.reduce:
-        steps = {coefficient(load.index[0], axis.name) for load in (c.left, c.right)}
+        steps = {coefficient(load.index[0], axis.name) for load in (left, right)}
         if steps == {1} and axis.extent is not None and not axis.sequential:
             return axis
     return None
@@ -122,7 +146,7 @@ def outer_tile(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> tu
 
     def cost(rows: int, vectors: int) -> float:
         return sum(
-            n * m * r * v / _outer_speed(r, v)
+            n * m * r * v / _outer_speed(r, v, len(c.factors))
             for n, r in _cover(kernel, c.rows, rows, twice)
             for m, v in _cover_vectors(extent, vectors, lanes, twice)
         )
@@ -132,9 +156,13 @@ def outer_tile(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> tu
     return min(fitting, key=lambda t: (round(cost(*t), 6), abs(t[0] * t[1] - 16), abs(t[1] - 4), t[0]))
 
 
-def _outer_speed(rows: int, vectors: int) -> float:
-    """Share of the peak: eight independent sums hide the latency of the multiply-adds."""
-    return min(1.0, rows * vectors / 8) * ROW_REUSE.get(rows, 1.0 if vectors > 1 or rows >= 12 else 0.99)
+def _outer_speed(rows: int, vectors: int, products: int = 1) -> float:
+    """Share of the peak: eight independent sums hide the latency of the multiply-adds.
+
+    The columns of several products compete for the first-level cache, so they want more rows to each (measured).
+    """
+    crowded = 1.0 if products == 1 else min(1.0, 0.5 + rows / 16)
+    return crowded * min(1.0, rows * vectors / 8) * ROW_REUSE.get(rows, 1.0 if vectors > 1 or rows >= 12 else 0.99)
 
 
 def _cover(kernel: Kernel, axis: Axis, size: int, twice: bool) -> list[tuple[int, int]]:

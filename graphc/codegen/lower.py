@@ -50,7 +50,7 @@ class Names:
         """The name of a value, the same at every call."""
         if value not in self._values:
             node = value.producer
-            label = value.name if node is None else ".".join(p for p in (node.origin.module, value_label(value)) if p)
+            label = value.name if node is None else ".".join(p for p in (_module(value), value_label(value)) if p)
             self._values[value] = self.unique(label)
         return self._values[value]
 
@@ -64,6 +64,14 @@ def _unique(wanted: str, used: set[str]) -> str:
         name = f"{base}_{count}"
     used.add(name)
     return name
+
+
+def _module(value: Value) -> str:
+    """The module that a value belongs to: in a fusion of several kernels, that of the node which makes it."""
+    node = value.producer
+    if node is not None and node.op.name == "fusion" and len(node.attributes["anchors"]) > 1:
+        return node.attributes["body"].outputs[value.index].origin.module
+    return node.origin.module if node else ""
 
 
 def value_label(value: Value) -> str:

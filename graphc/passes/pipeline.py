@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from graphc.errors import CompileError
 from graphc.passes.bind import Bind
 from graphc.passes.canonicalise import Canonicalise
+from graphc.passes.combine import Combine
 from graphc.passes.cse import CSE
 from graphc.passes.dce import DCE
 from graphc.passes.differentiate import Differentiate
@@ -34,6 +35,7 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
         Canonicalise(),  # what folding made neutral; removes stop_gradient
         CSE(),
         Fuse(),  # each node left is one kernel, a view or an array constant
+        Combine(),  # kernels that share work become one
         DCE(),  # outputs of fusions that nothing reads
     )
     known = {step.name for step in passes}

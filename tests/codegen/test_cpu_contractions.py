@@ -147,3 +147,18 @@ def test_nothing_is_reassociated_across_tiles(build: Callable[..., Any]) -> None
     for n in (1, 3, 17):
         part = kernel.run({**inputs, "x": inputs["x"][:n]}, {"N": n})["y"]
         np.testing.assert_array_equal(part, whole[:n])
+
+
+@pytest.mark.parametrize(("reduced", "index"), [(37, "{x}[k, i] * {h}[k, o]"), (16, "{h}[k, o] * {x}[k, i]")])
+def test_several_products_in_one_sum(build: Callable[..., Any], reduced: int, index: str) -> None:
+    parts = [index.format(x=f"x{i}", h=f"h{i}") for i in range(3)]
+    shapes = ", ".join(f"x{i}: f32[K,70], h{i}: f32[K,90]" for i in range(3))
+    kernel = build(
+        f"kernel weights({shapes}, inout W: f32[70,90]) -> () where K <= {reduced} {{ space i < 70, o < 90"
+        f" stage {{ reduce k < K acc: f32 = sum({parts[0]} - ({parts[1]} - {parts[2]})) W[i, o] = W[i, o] + acc }} }}"
+    )
+    assert kernel.schedule.kind == "outer"
+    rng = np.random.default_rng(0)
+    for count in (0, 1, reduced):
+        inputs = {f"{n}{i}": array(rng, count, size) for i in range(3) for n, size in (("x", 70), ("h", 90))}
+        kernel.check(inputs | {"W": array(rng, 70, 90)}, {"K": count}, rtol=1e-4, atol=1e-4)

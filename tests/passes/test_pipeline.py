@@ -99,7 +99,7 @@ def test_passes_are_switched_off_by_name() -> None:
 @pytest.mark.parametrize(("name", "problem"), [("CSE", "'CSE' is no pass"), ("bind", "'bind' cannot be left out")])
 def test_wrong_names_are_errors(name: str, problem: str) -> None:
     with pytest.raises(
-        CompileError, match=f"without='{name}': {problem}; passes that can be left out: canonicalise, cse"
+        CompileError, match=f"without='{name}': {problem}; passes that can be left out: canonicalise, combine, cse"
     ):
         default_pipeline({}, without=(name,))
 

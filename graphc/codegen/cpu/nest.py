@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from graphc.codegen.analysis import coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
+from graphc.codegen.contraction import added_products
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, tiled_loop
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
@@ -272,9 +273,10 @@ class Nest:
         combiner = COMBINERS[accumulate.combiner]
         (first, *others), tile = accumulators, scope.tile
         if combiner.name == "sum" and first.is_tile and first.dtype.is_float and not self._masked(accumulate, scope):
-            (expr,) = accumulate.exprs
-            if isinstance(expr, Apply) and expr.primitive == "mul":
-                self.source.line(f"{first.text} = {_multiply_add(first, expr, scope)}")
+            products = added_products(accumulate.exprs[0])
+            if products is not None:
+                for product, minus in products:
+                    self.source.line(f"{first.text} = {_multiply_add(first, product, minus, scope)}")
                 return
         elements = [scope.value(e) for e in accumulate.exprs]
         if self._masked(accumulate, scope):
@@ -408,9 +410,9 @@ def _rows_first(product: Apply, row_axis: str | None) -> tuple[Expr, ...]:
     return product.args if is_row else product.args[::-1]
 
 
-def _multiply_add(accumulator: Value, product: Apply, scope: Scope) -> str:
-    """acc + a * b for tiles; a column of an operand times a row of another has an instruction of its own."""
-    tile = scope.tile
+def _multiply_add(accumulator: Value, product: Apply, minus: bool, scope: Scope) -> str:
+    """acc + a * b, or acc - a * b, for tiles; a column of an operand times a row of another has its own function."""
+    tile, sign = scope.tile, "-" if minus else ""
     for left, right in (product.args, product.args[::-1]):
         if not (isinstance(left, Load) and isinstance(left.index[0], Affine) and tile.row_axis):
             continue
@@ -421,8 +423,9 @@ def _multiply_add(accumulator: Value, product: Apply, scope: Scope) -> str:
         if row.lanes and not row.rows:
             ptr, offset = scope.context.operand(left.operand), scope.context.affine(left.index[0])
             stride = factors[tile.row_axis]
-            return f"tile_fma_outer({accumulator.text}, {ptr}, {offset}, {stride}, {row.text})"
+            return f"tile_fma_outer({accumulator.text}, {ptr}, {offset}, {stride}, {sign}{row.inner})"
     a, b = (scope.value(arg) for arg in product.args)
     if b.is_tile and not a.is_tile:
         a, b = b, a
-    return f"tile_fma({a.text}, {b.literal or b.text}, {accumulator.text})"
+    factor = f"{sign}{b.inner}" if sign else b.literal or b.text
+    return f"tile_fma({a.text}, {factor}, {accumulator.text})"

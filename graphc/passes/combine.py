@@ -1,0 +1,145 @@
+"""Kernels that share work become one: equal reductions, one walk through an operand, sums that are only added up.
+
+It runs on the graph that `fuse` leaves, where each node is a kernel, and looks at pairs over the same points. A loss
+and the gradient of its logits need one maximum and one sum of exponentials of each row; mean and variance read the same
+rows; `x^T h - y^T g` is one sum over the batch, and the first product never goes to memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.kernel.combine import share_loads, share_reduction
+from graphc.kernel.form import Kernel
+from graphc.ops.fusion import fused_form, named_form
+from graphc.passes.grouping import MOST_NODES
+from graphc.passes.manager import PassResult, Rewrite
+from graphc.passes.units import Units, joined_node
+
+Unit = tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Join kernels over the same points where that saves work; remarks say what stood in the way."""
+
+    name: str = "combine"
+
+    def __call__(self, graph: Graph) -> PassResult:
+        """The graph with such kernels joined."""
+        units = Units(graph)
+        names = {v: f"v{i}" for i, v in enumerate(_values(graph))}
+        rewrites, remarks = [], []
+        tried: set[frozenset[Unit]] = set()
+        while (found := _next_pair(units, names, tried)) is not None:
+            first, second, why = found
+            if units.lie_between(first, second):
+                remarks.append(f"{_told(second)} not combined with {_told(first)} ({why}): a third kernel lies between")
+                continue
+            joined = units.join(first, second)
+            rewrites.append(Rewrite("combine", f"{_told(first)}, {_told(second)}", _told(joined), why,
+                                    joined_node(joined, units.outside(joined)).origin))
+        if not rewrites:
+            return PassResult(graph, remarks=tuple(remarks))
+        return PassResult(units.graph, tuple(rewrites), tuple(remarks))
+
+
+def _values(graph: Graph) -> Iterator[Value]:
+    yield from graph.inputs
+    for node in graph.nodes:
+        yield from node.outputs
+
+
+def _next_pair(units: Units, names: dict[Value, str], tried: set[frozenset[Unit]]) -> tuple[Unit, Unit, str] | None:
+    """The next two units that share work, and what they share."""
+    by_space: dict[object, list[Unit]] = {}
+    for unit in units.all():
+        space = _space(unit[0])
+        if space is not None:
+            by_space.setdefault(space, []).append(unit)
+    for candidates in by_space.values():
+        for pair in combinations(candidates, 2):
+            if frozenset(pair) in tried:
+                continue
+            tried.add(frozenset(pair))
+            why = _shared(units, pair, names)
+            if why is not None:
+                return (*pair, why)
+    return None
+
+
+def _space(node: Node) -> object:
+    """What the points of a node's kernel are; None for views and array constants."""
+    if node.op.name == "fusion":
+        body = node.attributes["body"]
+        return _space(body.nodes[node.attributes["anchors"][0]])
+    if node.op.lower is None or node.op.view or not node.inputs:
+        return None
+    return tuple((a.lower, a.upper, a.sequential) for a in node.op.lower(node).space)
+
+
+def _shared(units: Units, pair: tuple[Unit, Unit], names: dict[Value, str]) -> str | None:
+    first, second = pair
+    joined = tuple(n for n in units.before.nodes if n in {*first, *second})
+    if sum(_size(n) for n in joined) > MOST_NODES:
+        return None
+    if any(v.producer in first for n in second for v in n.inputs):
+        return _added_up(units, joined, names)
+    if any(v.producer in second for n in first for v in n.inputs):
+        return _added_up(units, joined, names)
+    a, b = (_form(units, unit, names) for unit in pair)
+    if share_reduction(a, b):
+        return "both need the same reduction"
+    return "one walk through what both read" if share_loads(a, b) else None
+
+
+def _added_up(units: Units, joined: Unit, names: dict[Value, str]) -> str | None:
+    """Of two kernels, one of which reads the other's sum where it stores its own: whether one sum does."""
+    if len(joined) != 2:
+        return None
+    first, second = (_form(units, (n,), names) for n in joined)
+    simple = all(_sums_once(k) for k in (first, second))
+    inner = joined[0].outputs
+    if not simple or len(inner) != 1 or inner[0] in units.outside(joined):
+        return None
+    if not _added_at_own_point(joined[1], inner[0]):
+        return None
+    (stage, *more) = _form(units, joined, names).stages
+    return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
+
+
+def _sums_once(kernel: Kernel) -> bool:
+    return len(kernel.stages) == 1 and [a.combiner for a in kernel.stages[0].accumulates] == ["sum"]
+
+
+def _added_at_own_point(node: Node, value: Value) -> bool:
+    """True if additions and subtractions alone read an operand of a fusion: no kernel's reduction does."""
+    if node.op.name != "fusion":
+        return False
+    body: Graph = node.attributes["body"]
+    given = [p for p, v in zip(body.inputs, node.inputs, strict=True) if v is value]
+    readers = [r for p in given for r in body.readers.get(p, ())]
+    return len(readers) == 1 and readers[0].op.name in ("add", "sub") and readers[0].type == value.type
+
+
+def _size(node: Node) -> int:
+    return len(node.attributes["body"].nodes) if node.op.name == "fusion" else 1
+
+
+def _form(units: Units, unit: Unit, names: dict[Value, str]) -> Kernel:
+    if len(unit) == 1:
+        (node,) = unit
+        if node.op.name != "fusion":
+            return named_form(node, names)
+        return fused_form(node, names)
+    outputs = units.outside(unit)
+    node = joined_node(unit, outputs)
+    return fused_form(node, names | dict(zip(node.outputs, (names[v] for v in outputs), strict=True)))
+
+
+def _told(unit: Unit) -> str:
+    bodies = (n.attributes["body"].name if n.op.name == "fusion" else n.op.name for n in unit)
+    return "_and_".join(bodies)
