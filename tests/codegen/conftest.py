@@ -81,19 +81,20 @@ class CompiledKernel:
         return first
 
 
-def build(kernel: Kernel | str, schedule: Schedule | None = None, *, verified: bool = True) -> CompiledKernel:
-    """Compile a kernel (or its text) under the default or a given schedule."""
+def build(kernel: Kernel | str, schedule: Schedule | None = None, *, verified: bool = True,
+          through_numba: bool = False) -> CompiledKernel:  # fmt: skip
+    """Compile a kernel (or its text) under the default or a given schedule, by either front end."""
     form = parse_kernel(kernel) if isinstance(kernel, str) else kernel
     if verified:
         verify(form)
     chosen = schedule or choose(form, host())
     source = emit(form, chosen, host())
-    return CompiledKernel(form, chosen, source, *_linked(source, form.name))
+    return CompiledKernel(form, chosen, source, *_linked(source, form.name, through_numba))
 
 
-def _linked(source: str, name: str) -> tuple[Callable[..., None], Any]:
+def _linked(source: str, name: str, through_numba: bool = False) -> tuple[Callable[..., None], Any]:
     """The entry point of kernel source, and the engine that keeps its code alive."""
-    code = compile_source(source, name)
+    code = compile_source(source, name, through_numba=through_numba)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)

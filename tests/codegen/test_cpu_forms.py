@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc.codegen.choose import choose
+from graphc.codegen.cpu import emit
+from graphc.codegen.host import host
+from graphc.codegen.translate import translate
 from graphc.ir.dims import evaluate
 from graphc.kernel.form import Kernel
+from graphc.kernel.parser import parse_kernel
 from graphc.kernel.schedule import Schedule
 
 # name -> the kernel after its name, and the kinds of schedule that `choose` may take. Integer inputs are 0 .. 4.
@@ -138,6 +143,24 @@ def test_chosen_schedule(build: Callable[..., Any], name: str) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_scalar_schedule(build: Callable[..., Any], name: str) -> None:
     check(build(f"kernel {name} {FORMS[name]}", Schedule("scalar")))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_numba_compiles_the_same_source_to_the_same_bits(build: Callable[..., Any], name: str) -> None:
+    text = f"kernel {name} {FORMS[name]}"
+    ours, numba = build(text), build(text, through_numba=True)
+    counts = {n: min(20, ours.form.capacities[n]) for n in ours.form.runtime_extents}
+    inputs = inputs_for(ours.form, counts)
+    wanted = numba.run(inputs, counts)
+    for operand, value in ours.run(inputs, counts).items():
+        np.testing.assert_array_equal(value, wanted[operand], err_msg=operand, strict=True)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_generated_source_needs_no_general_python(name: str) -> None:
+    kernel = parse_kernel(f"kernel {name} {FORMS[name]}")
+    for schedule in (choose(kernel, host()), Schedule("scalar")):
+        translate(emit(kernel, schedule, host()), name, "entry")  # raises Unsupported for what is left to Numba
 
 
 def check(kernel: Any) -> None:

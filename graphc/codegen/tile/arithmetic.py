@@ -12,57 +12,60 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import TileFunction, tile_function, tile_operator
-from graphc.codegen.tile.types import (
+from graphc.codegen.tile.signatures import (
     F32,
     F64,
     I32,
     I64,
-    LLVM_ELEMENT,
     MASK,
+    Definition,
+    Literal,
+    Scalar,
+    Type,
+    TypingError,
+    is_scalar,
+    without_literal,
+)
+from graphc.codegen.tile.types import (
+    LLVM_ELEMENT,
     TileType,
     call_intrinsic,
     constant_like,
     float_intrinsic,
-    pack,
     splat,
     type_suffix,
-    unpack,
 )
 
-_Definition = Any  # (signature, codegen), as numba.extending.intrinsic wants it
 _FLOATS, _INTEGERS = (F32, F64), (I32, I64)
 
 
-def broadcast_shape(a: TileType, b: TileType, dtype: types.Type, what: str) -> TileType:
+def broadcast_shape(a: TileType, b: TileType, dtype: Scalar, what: str) -> TileType:
     """The shape of an elementwise result: equal sizes, or 1 against any."""
     if any(m != n and 1 not in (m, n) for m, n in ((a.rows, b.rows), (a.vectors, b.vectors))):
         raise TypingError(f"{what}: shapes of {a} and {b} do not fit")
     return TileType(dtype, max(a.rows, b.rows), max(a.vectors, b.vectors), a.lanes)
 
 
-def operand_type(ty: types.Type, partner: TileType) -> types.Type:
+def operand_type(ty: Type, partner: TileType) -> Type:
     """What an operand is converted to: a tile stays, a scalar takes the dtype of its partner."""
     return ty if isinstance(ty, TileType) else partner.dtype
 
 
-def spread(builder: ir.IRBuilder, value: ir.Value, ty: types.Type, shape: TileType) -> list[ir.Value]:
+def spread(builder: ir.IRBuilder, value: ir.Value, ty: Type, shape: TileType) -> list[ir.Value]:
     """The vectors of an operand, broadcast to `shape`."""
     if not isinstance(ty, TileType):
         return [splat(builder, value, shape.lanes)] * shape.count
-    vectors = unpack(builder, value, ty.count)
-    return [vectors[(r if ty.rows > 1 else 0) * ty.vectors + (v if ty.vectors > 1 else 0)]
+    return [value[(r if ty.rows > 1 else 0) * ty.vectors + (v if ty.vectors > 1 else 0)]
             for r in range(shape.rows) for v in range(shape.vectors)]
 
 
 Emitter = Callable[..., Any]
 
 
-def elementwise(what: str, emit: Emitter, *arguments: types.Type, result: types.Type | None = None,
-                dtypes: tuple[types.Type, ...] = (), together: bool = False) -> _Definition:
+def elementwise(what: str, emit: Emitter, *arguments: Type, result: Scalar | None = None,
+                dtypes: tuple[Scalar, ...] = (), together: bool = False) -> Definition:
     """Signature and code of an elementwise function of tiles and scalars of one dtype; of scalars alone, a scalar.
 
     `result` is the dtype of the result where it is not that of the arguments; `dtypes` those that are allowed.
@@ -81,28 +84,28 @@ def elementwise(what: str, emit: Emitter, *arguments: types.Type, result: types.
     converted = [operand_type(a, shape) for a in arguments]
     out = shape.with_dtype(result or shape.dtype)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         operands = [spread(builder, value, ty, shape) for value, ty in zip(values, converted, strict=True)]
         if together:
-            return pack(builder, emit(builder, *operands))
-        return pack(builder, [emit(builder, *vectors) for vectors in zip(*operands, strict=True)])
+            return emit(builder, *operands)
+        return [emit(builder, *vectors) for vectors in zip(*operands, strict=True)]
 
-    return out(*converted), codegen
+    return out(*converted), code
 
 
-def _scalar(what: str, emit: Emitter, *arguments: types.Type, result: types.Type | None,
-            dtypes: tuple[types.Type, ...], together: bool) -> _Definition:
+def _scalar(what: str, emit: Emitter, *arguments: Type, result: Scalar | None,
+            dtypes: tuple[Scalar, ...], together: bool) -> Definition:
     """`elementwise` where no argument is a tile: all have the dtype of the first, but for integer literals."""
-    dtype = types.unliteral(arguments[0])
-    if any(types.unliteral(a) != dtype and not isinstance(a, types.IntegerLiteral) for a in arguments):
+    dtype = without_literal(arguments[0])
+    if any(without_literal(a) != dtype and not isinstance(a, Literal) for a in arguments):
         raise TypingError(f"{what}: scalars {', '.join(map(str, arguments))} differ in dtype; convert by f32(...) etc.")
     if dtype not in (dtypes or LLVM_ELEMENT):
         raise TypingError(f"{what} is not defined on {dtype}")
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         return emit(builder, *([v] for v in values))[0] if together else emit(builder, *values)
 
-    return (result or dtype)(*[dtype] * len(arguments)), codegen
+    return (result or dtype)(*[dtype] * len(arguments)), code
 
 
 # ---- emitters: LLVM values of scalar or vector type ----------------------------------------------------------------
@@ -148,7 +151,7 @@ def _negative(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
     return builder.fneg(a) if is_float(a) else builder.neg(a)
 
 
-def _floor_divide(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def floor_divide(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     """Python's //: rounds towards minus infinity; by integer 0 it is 0, as in NumPy."""
     if is_float(a):
         return _floor_divide_floats(builder, a, b)
@@ -186,7 +189,7 @@ def _remainder(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Valu
     return remainder, builder.and_(builder.fcmp_ordered("!=", remainder, zero), builder.xor(*signs))
 
 
-def _modulo(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+def modulo(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     """Python's %: the sign of the divisor; by integer 0 it is 0, by float 0 NaN, as in NumPy. Exact for floats."""
     if is_float(a):
         remainder, opposite = _remainder(builder, a, b)
@@ -201,23 +204,23 @@ def _modulo(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 # ---- operators -----------------------------------------------------------------------------------------------------
 
-def _operator(function: Callable[..., Any], emit: Emitter, dtypes: tuple[types.Type, ...],
-              result: types.Type | None = None) -> None:
+def _operator(function: Callable[..., Any], emit: Emitter, dtypes: tuple[Scalar, ...],
+              result: Scalar | None = None) -> None:
     """Define an operator on tiles of `dtypes`."""
-    def unary(typing: Any, a: Any) -> _Definition:
+    def unary(a: Type) -> Definition | None:
         return elementwise(function.__name__, emit, a, result=result, dtypes=dtypes)
 
-    def binary(typing: Any, a: Any, b: Any) -> _Definition:
+    def binary(a: Type, b: Type) -> Definition | None:
         if not any(isinstance(t, TileType) for t in (a, b)):
             return None
-        if not all(isinstance(t, (TileType, types.Number, types.Boolean)) for t in (a, b)):
+        if not all(isinstance(t, TileType) or is_scalar(t) for t in (a, b)):
             return None
         return elementwise(function.__name__, emit, a, b, result=result, dtypes=dtypes)
 
-    def either(typing: Any, *arguments: Any) -> _Definition:
+    def either(*arguments: Type) -> Definition | None:
         if len(arguments) == 1:
-            return unary(typing, *arguments) if isinstance(arguments[0], TileType) else None
-        return binary(typing, *arguments)
+            return unary(*arguments) if isinstance(arguments[0], TileType) else None
+        return binary(*arguments)
 
     tile_operator(function, either)
 
@@ -226,8 +229,8 @@ _operator(operator.add, _arithmetic("fadd", "add"), _FLOATS + _INTEGERS)
 _operator(operator.sub, _arithmetic("fsub", "sub"), _FLOATS + _INTEGERS)
 _operator(operator.mul, _arithmetic("fmul", "mul"), _FLOATS + _INTEGERS)
 _operator(operator.truediv, _arithmetic("fdiv", "fdiv"), _FLOATS)
-_operator(operator.floordiv, _floor_divide, _FLOATS + _INTEGERS)
-_operator(operator.mod, _modulo, _FLOATS + _INTEGERS)
+_operator(operator.floordiv, floor_divide, _FLOATS + _INTEGERS)
+_operator(operator.mod, modulo, _FLOATS + _INTEGERS)
 _operator(operator.neg, _negative, _FLOATS + _INTEGERS)
 _operator(operator.and_, _arithmetic("", "and_"), _INTEGERS + (MASK,))
 _operator(operator.or_, _arithmetic("", "or_"), _INTEGERS + (MASK,))
@@ -241,64 +244,64 @@ for _function, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.gt
 
 
 @tile_function
-def tile_maximum(typing: Any, a: Any, b: Any) -> _Definition:
+def tile_maximum(a: Type, b: Type) -> Definition:
     """tile_maximum(a, b): the larger element; NaN if either is NaN. A scalar is best given second."""
     return elementwise("tile_maximum", lambda builder, x, y: emit_maximum(builder, y, x), a, b,
                        dtypes=_FLOATS + _INTEGERS)
 
 
 @tile_function
-def tile_minimum(typing: Any, a: Any, b: Any) -> _Definition:
+def tile_minimum(a: Type, b: Type) -> Definition:
     """tile_minimum(a, b): the smaller element; NaN if either is NaN. A scalar is best given second."""
     return elementwise("tile_minimum", lambda builder, x, y: emit_minimum(builder, y, x), a, b,
                        dtypes=_FLOATS + _INTEGERS)
 
 
 @tile_function
-def tile_floordiv(typing: Any, a: Any, b: Any) -> _Definition:
+def tile_floordiv(a: Type, b: Type) -> Definition:
     """tile_floordiv(a, b): a / b rounded down, from the exact quotient; of scalars too. By integer 0 it is 0."""
-    return elementwise("tile_floordiv", _floor_divide, a, b, dtypes=_FLOATS + _INTEGERS)
+    return elementwise("tile_floordiv", floor_divide, a, b, dtypes=_FLOATS + _INTEGERS)
 
 
 @tile_function
-def tile_mod(typing: Any, a: Any, b: Any) -> _Definition:
+def tile_mod(a: Type, b: Type) -> Definition:
     """tile_mod(a, b): the remainder of tile_floordiv, exact, with the sign of b; by integer 0 it is 0, by 0.0 NaN."""
-    return elementwise("tile_mod", _modulo, a, b, dtypes=_FLOATS + _INTEGERS)
+    return elementwise("tile_mod", modulo, a, b, dtypes=_FLOATS + _INTEGERS)
 
 
 @tile_function
-def tile_fma(typing: Any, a: Any, b: Any, c: Any) -> _Definition:
+def tile_fma(a: Type, b: Type, c: Type) -> Definition:
     """tile_fma(a, b, c): a * b + c, rounded once; tiles of one float dtype, or scalars."""
     return elementwise("tile_fma", lambda builder, *x: float_intrinsic(builder, "fma", *x), a, b, c, dtypes=_FLOATS)
 
 
 @tile_function
-def tile_select(typing: Any, mask: Any, a: Any, b: Any) -> _Definition:
+def tile_select(mask: Type, a: Type, b: Type) -> Definition:
     """tile_select(mask, a, b): a where the mask is true, else b. Tiles of one dtype, or scalars; the mask may be a
     bool, and if a and b are scalars of one dtype, only the mask may be a tile."""
     arguments = (mask, a, b)
     tiles = [t for t in arguments if isinstance(t, TileType)]
-    if not isinstance(mask, types.Boolean) and getattr(mask, "dtype", None) != MASK:
+    if mask != MASK and getattr(mask, "dtype", None) != MASK:
         raise TypingError(f"the mask of tile_select must be a mask tile or a bool, not {mask}")
-    dtype = next((t.dtype for t in (a, b) if isinstance(t, TileType)), types.unliteral(a))
+    dtype = next((t.dtype for t in (a, b) if isinstance(t, TileType)), without_literal(a))
     if dtype not in LLVM_ELEMENT or any(t.dtype != dtype for t in (a, b) if isinstance(t, TileType)):
         raise TypingError(f"tile_select: {a} and {b} must have one tile dtype; cast one of them")
     if not tiles:
-        return dtype(MASK, dtype, dtype), lambda context, builder, sig, values: builder.select(*values)
+        return dtype(MASK, dtype, dtype), lambda builder, values: builder.select(*values)
     shape = tiles[0].with_dtype(dtype)
     for t in tiles[1:]:
         shape = broadcast_shape(shape, t, dtype, "tile_select")
     converted = [mask if isinstance(mask, TileType) else MASK, operand_type(a, shape), operand_type(b, shape)]
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         operands = [spread(builder, value, ty, shape) for value, ty in zip(values, converted, strict=True)]
-        return pack(builder, [builder.select(*vectors) for vectors in zip(*operands, strict=True)])
+        return [builder.select(*vectors) for vectors in zip(*operands, strict=True)]
 
-    return shape(*converted), codegen
+    return shape(*converted), code
 
 
 @tile_function
-def tile_abs(typing: Any, a: Any) -> _Definition:
+def tile_abs(a: Type) -> Definition:
     """tile_abs(a): the absolute value."""
     def emit(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
         if is_float(x):
@@ -308,7 +311,7 @@ def tile_abs(typing: Any, a: Any) -> _Definition:
 
 
 def _rounding(name: str, intrinsic: str, doc: str) -> TileFunction:
-    def define(typing: Any, a: Any) -> _Definition:
+    def define(a: Type) -> Definition:
         return elementwise(name, lambda builder, x: float_intrinsic(builder, intrinsic, x), a, dtypes=_FLOATS)
     define.__name__, define.__doc__ = name, doc
     return tile_function(define)
@@ -320,16 +323,16 @@ tile_ceil = _rounding("tile_ceil", "ceil", "tile_ceil(a): rounded towards plus i
 tile_round = _rounding("tile_round", "roundeven", "tile_round(a): rounded to the nearest integer, ties to even.")
 
 
-def _cast(name: str, dtype: types.Type) -> TileFunction:
+def _cast(name: str, dtype: Scalar) -> TileFunction:
     """The function `tile_cast_<name>`."""
-    def define(typing: Any, a: Any) -> _Definition:
+    def define(a: Type) -> Definition:
         return elementwise(f"tile_cast_{name}", lambda builder, x: emit_cast(builder, x, dtype), a, result=dtype)
     define.__name__ = f"tile_cast_{name}"
     define.__doc__ = f"tile_cast_{name}(a): converted to {dtype}; floats truncate and saturate, NaN to 0."
     return tile_function(define)
 
 
-def emit_cast(builder: ir.IRBuilder, x: ir.Value, dtype: types.Type) -> ir.Value:
+def emit_cast(builder: ir.IRBuilder, x: ir.Value, dtype: Scalar) -> ir.Value:
     """A scalar or vector converted to `dtype`."""
     source = getattr(x.type, "element", x.type)
     element = LLVM_ELEMENT[dtype]

@@ -10,16 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
 
 from graphc.codegen.host import host
 from graphc.codegen.tile.memory import gather_vector, scatter_vector
 from graphc.codegen.tile.registry import tile_function
+from graphc.codegen.tile.signatures import F32, F64, I64, NONE, Definition, Literal, Type, TypingError
 from graphc.codegen.tile.types import (
     BYTES,
-    F32,
-    F64,
     INDEX,
     LLVM_MEMORY,
     constant_like,
@@ -28,16 +25,12 @@ from graphc.codegen.tile.types import (
     float_intrinsic,
     literal,
     loaded_dtype,
-    pack,
     pointee,
     row_offset,
     shuffle,
     splat,
     tile_type,
-    unpack,
 )
-
-_Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
 
 
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
@@ -46,46 +39,46 @@ def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -
 
 
 @tile_function
-def tile_fma_outer(typing: Any, acc: Any, ptr: Any, off: Any, row_stride: Any, row: Any) -> _Definition:
+def tile_fma_outer(acc: Type, ptr: Type, off: Type, row_stride: Type, row: Type) -> Definition:
     """tile_fma_outer(acc RxV, ptr, off, row_stride, row 1xV): acc[r][v] + ptr[off + r * row_stride] * row[v]."""
     out = expect_tile(acc, "acc", F32, F64)
     line = expect_tile(row, "row", out.dtype)
     if pointee(ptr) != out.dtype or line.rows != 1 or line.vectors != out.vectors:
         raise TypingError(f"tile_fma_outer: acc {acc}, column in {ptr} and row {row} do not fit")
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        sums = unpack(builder, values[0], out.count)
-        vectors = unpack(builder, values[4], line.count)
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        sums = values[0]
+        vectors = values[4]
         result = []
         for r in range(out.rows):
             at = element_pointer(builder, values[1], row_offset(builder, values[2], values[3], r), out.dtype)
             factor = splat(builder, builder.load(at, typ=LLVM_MEMORY[out.dtype]), out.lanes)
             for v in range(out.vectors):
                 result.append(multiply_add(builder, factor, vectors[v], sums[r * out.vectors + v]))
-        return pack(builder, result)
+        return result
 
-    return acc(acc, ptr, types.int64, types.int64, row), codegen
+    return acc(acc, ptr, I64, I64, row), code
 
 
 @tile_function
-def tile_fma_dot(typing: Any, acc: Any, a: Any, b: Any) -> _Definition:
+def tile_fma_dot(acc: Type, a: Type, b: Type) -> Definition:
     """tile_fma_dot(acc RxC, a Rx1, b Cx1): acc[r][c] + a[r] * b[c], lane by lane; sum the lanes after the loop."""
     out = expect_tile(acc, "acc", F32, F64)
     left, right = expect_tile(a, "a", out.dtype), expect_tile(b, "b", out.dtype)
     if (left.rows, left.vectors, right.rows, right.vectors) != (out.rows, 1, out.vectors, 1):
         raise TypingError(f"tile_fma_dot: acc {acc}, a {a} and b {b} do not fit")
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        sums = unpack(builder, values[0], out.count)
-        rows, columns = unpack(builder, values[1], left.count), unpack(builder, values[2], right.count)
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        sums = values[0]
+        rows, columns = values[1], values[2]
         # The longer side outermost: its vectors are then needed one at a time, which leaves registers to the sums.
         order = sorted(((r, c) for r in range(out.rows) for c in range(out.vectors)),
                        key=lambda rc: rc if out.rows >= out.vectors else rc[::-1])
         fused = {(r, c): multiply_add(builder, rows[r], columns[c], sums[r * out.vectors + c])
                  for r, c in order}
-        return pack(builder, [fused[r, c] for r in range(out.rows) for c in range(out.vectors)])
+        return [fused[r, c] for r in range(out.rows) for c in range(out.vectors)]
 
-    return acc(acc, a, b), codegen
+    return acc(acc, a, b), code
 
 
 def lane_sums(builder: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:
@@ -125,19 +118,19 @@ def _fold(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, half: int, zero: ir.V
 
 
 @tile_function
-def tile_lane_sums(typing: Any, acc: Any) -> _Definition:
+def tile_lane_sums(acc: Type) -> Definition:
     """tile_lane_sums(acc RxC): the packed RxC matrix of the sums of each vector's lanes."""
     source = expect_tile(acc, "acc", F32, F64)
     result = tile_type(source.dtype, 1, -(-source.count // source.lanes))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        return pack(builder, lane_sums(builder, unpack(builder, values[0], source.count)))
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        return lane_sums(builder, values[0])
 
-    return result(acc), codegen
+    return result(acc), code
 
 
-def _is_literal(ty: types.Type, value: int) -> bool:
-    return isinstance(ty, types.IntegerLiteral) and ty.literal_value == value
+def _is_literal(ty: Type, value: int) -> bool:
+    return isinstance(ty, Literal) and ty.value == value
 
 
 def _packed_indices(builder: ir.IRBuilder, values: list[ir.Value], columns: int, lanes: int, first: int) -> ir.Value:
@@ -171,61 +164,63 @@ def _concatenate(builder: ir.IRBuilder, parts: list[ir.Value], lanes: int) -> li
 
 
 @tile_function
-def tile_load_packed(typing: Any, ptr: Any, off: Any, row_stride: Any, col_stride: Any, rows: Any,
-                     columns: Any) -> _Definition:
+def tile_load_packed(ptr: Type, off: Type, row_stride: Type, col_stride: Type, rows: Type,
+                     columns: Type) -> Definition:
     """tile_load_packed(ptr, off, row_stride, col_stride, R, C): the packed RxC matrix of ptr[off + r * row_stride
     + c * col_stride]. Quick where col_stride is the literal 1; a literal row_stride of 0 repeats one row (a bias)."""
-    dtype, size = pointee(ptr), literal(rows, "R") * literal(columns, "C")
+    dtype, height, width = pointee(ptr), literal(rows, "R"), literal(columns, "C")
+    size = height * width
     if dtype not in (F32, F64):
         raise TypingError(f"tile_load_packed loads floats, not {dtype}")
     result = tile_type(loaded_dtype(ptr), 1, -(-size // tile_type(dtype, 1, 1).lanes))
-    line = ir.VectorType(LLVM_MEMORY[dtype], columns.literal_value)
+    line = ir.VectorType(LLVM_MEMORY[dtype], width)
 
-    def by_rows(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def by_rows(builder: ir.IRBuilder, values: Any) -> Any:
         parts = []
-        for r in range(1 if _is_literal(row_stride, 0) else rows.literal_value):
+        for r in range(1 if _is_literal(row_stride, 0) else height):
             address = element_pointer(builder, values[0], row_offset(builder, values[1], values[2], r), dtype)
             parts.append(builder.load(address, align=BYTES[dtype], typ=line))
-        parts *= rows.literal_value // len(parts)
-        return pack(builder, _concatenate(builder, parts, result.lanes))
+        parts *= height // len(parts)
+        return _concatenate(builder, parts, result.lanes)
 
-    def by_elements(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def by_elements(builder: ir.IRBuilder, values: Any) -> Any:
         loaded = []
         for first in range(0, size, result.lanes):
-            index = _packed_indices(builder, values[1:4], columns.literal_value, result.lanes, first)
+            index = _packed_indices(builder, values[1:4], width, result.lanes, first)
             loaded.append(gather_vector(builder, values[0], index, dtype, _packed_mask(size, result.lanes, first)))
-        return pack(builder, loaded)
+        return loaded
 
-    signature = result(ptr, types.int64, types.int64, types.int64, rows, columns)
+    signature = result(ptr, I64, I64, I64, rows, columns)
     return signature, by_rows if _is_literal(col_stride, 1) else by_elements
 
 
 @tile_function
-def tile_store_packed(typing: Any, ptr: Any, off: Any, row_stride: Any, col_stride: Any, rows: Any, columns: Any,
-                      tile: Any) -> _Definition:
+def tile_store_packed(ptr: Type, off: Type, row_stride: Type, col_stride: Type, rows: Type, columns: Type,
+                      tile: Type) -> Definition:
     """tile_store_packed(ptr, off, row_stride, col_stride, R, C, tile): store a packed RxC matrix to ptr[off +
     r * row_stride + c * col_stride]. Quick where col_stride is the literal 1."""
     stored = expect_tile(tile, "the stored value", pointee(ptr))
-    count, size = literal(columns, "C"), literal(rows, "R") * literal(columns, "C")
+    height, count = literal(rows, "R"), literal(columns, "C")
+    size = height * count
     if stored.rows != 1 or stored.vectors != -(-size // stored.lanes):
         raise TypingError(f"tile_store_packed: {tile} is no packed {rows} x {columns} matrix")
 
-    def by_rows(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        vectors = unpack(builder, values[6], stored.count)
-        for r in range(rows.literal_value):
+    def by_rows(builder: ir.IRBuilder, values: Any) -> Any:
+        vectors = values[6]
+        for r in range(height):
             line = _slice(builder, vectors, r * count, count)
             address = element_pointer(builder, values[0], row_offset(builder, values[1], values[2], r), stored.dtype)
             builder.store(line, builder.bitcast(address, line.type.as_pointer()), align=BYTES[stored.dtype])
-        return context.get_dummy_value()
+        return None
 
-    def by_elements(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        for i, vector in enumerate(unpack(builder, values[6], stored.count)):
+    def by_elements(builder: ir.IRBuilder, values: Any) -> Any:
+        for i, vector in enumerate(values[6]):
             first = i * stored.lanes
             index = _packed_indices(builder, values[1:4], count, stored.lanes, first)
             scatter_vector(builder, values[0], index, stored.dtype, vector, _packed_mask(size, stored.lanes, first))
-        return context.get_dummy_value()
+        return None
 
-    signature = types.none(ptr, types.int64, types.int64, types.int64, rows, columns, tile)
+    signature = NONE(ptr, I64, I64, I64, rows, columns, tile)
     return signature, by_rows if _is_literal(col_stride, 1) else by_elements
 
 

@@ -22,7 +22,8 @@ from graphc.codegen.host import host
 from graphc.codegen.tile.arithmetic import elementwise
 from graphc.codegen.tile.expression import Expression
 from graphc.codegen.tile.registry import TileFunction, tile_function
-from graphc.codegen.tile.types import F32, F64, INT32, call_intrinsic, shared_function
+from graphc.codegen.tile.signatures import F32, F64
+from graphc.codegen.tile.types import INT32, call_intrinsic, shared_function
 
 _FLOAT = ir.FloatType()
 _LOG2_E = 1.44269504
@@ -293,10 +294,10 @@ def _define(name: str, single: Formula | None, double: Formula | None, doc: str,
                                        *(tuple(a[first:first + group]) for a in arguments))
         return results
 
-    def unary(typing: Any, a: Any) -> Any:
+    def unary(a: Any) -> Any:
         return elementwise(f"tile_{name}", emit, a, dtypes=(F32, F64), together=True)
 
-    def binary(typing: Any, a: Any, b: Any) -> Any:
+    def binary(a: Any, b: Any) -> Any:
         return elementwise(f"tile_{name}", emit, a, b, dtypes=(F32, F64), together=True)
 
     definition = unary if arity == 1 else binary

@@ -10,20 +10,28 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import tile_function
-from graphc.codegen.tile.types import (
-    BYTES,
+from graphc.codegen.tile.signatures import (
     F32,
+    F64,
     I32,
     I64,
+    MASK,
+    NONE,
+    U8,
+    Definition,
+    Literal,
+    Scalar,
+    Type,
+    TypingError,
+    without_literal,
+)
+from graphc.codegen.tile.types import (
+    BYTES,
     INDEX,
     INT32,
     LLVM_MEMORY,
-    MASK,
-    U8,
     TileType,
     call_intrinsic,
     constant_like,
@@ -32,19 +40,15 @@ from graphc.codegen.tile.types import (
     lane_indices,
     literal,
     loaded_dtype,
-    pack,
     pointee,
     row_offset,
     splat,
     tile_type,
     type_suffix,
-    unpack,
 )
 
-_Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
 
-
-def widen(builder: ir.IRBuilder, vector: ir.Value, dtype: types.Type) -> ir.Value:
+def widen(builder: ir.IRBuilder, vector: ir.Value, dtype: Scalar) -> ir.Value:
     """A vector as it lies in memory to a vector as tiles hold it (uint8 to int32, bool bytes to bits)."""
     if dtype == U8:
         return builder.zext(vector, ir.VectorType(INT32, vector.type.count))
@@ -53,7 +57,7 @@ def widen(builder: ir.IRBuilder, vector: ir.Value, dtype: types.Type) -> ir.Valu
     return vector
 
 
-def narrow(builder: ir.IRBuilder, vector: ir.Value, dtype: types.Type) -> ir.Value:
+def narrow(builder: ir.IRBuilder, vector: ir.Value, dtype: Scalar) -> ir.Value:
     """The inverse of `widen`."""
     memory = ir.VectorType(LLVM_MEMORY[dtype], vector.type.count)
     if dtype == U8:
@@ -76,7 +80,7 @@ def _clamp(builder: ir.IRBuilder, count: ir.Value, vector: int, lanes: int) -> i
     return call_intrinsic(builder, "llvm.smin.i64", INDEX, [left, INDEX(lanes)])
 
 
-def load_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: types.Type, lanes: int,
+def load_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: Scalar, lanes: int,
                 mask: ir.Value | None = None) -> ir.Value:
     """Load one vector of consecutive elements (unmasked lanes are 0), widened."""
     memory = ir.VectorType(LLVM_MEMORY[dtype], lanes)
@@ -88,7 +92,7 @@ def load_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: t
     return widen(builder, loaded, dtype)
 
 
-def store_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: types.Type, vector: ir.Value,
+def store_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: Scalar, vector: ir.Value,
                  mask: ir.Value | None = None) -> None:
     """Store one vector of consecutive elements, narrowed; only the lanes of `mask`."""
     vector = narrow(builder, vector, dtype)
@@ -100,7 +104,7 @@ def store_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: 
                    [vector, address, INT32(BYTES[dtype]), mask])
 
 
-def gather_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: types.Type,
+def gather_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: Scalar,
                   mask: ir.Value | None = None) -> ir.Value:
     """Load the elements at a vector of indices (unmasked lanes are 0), widened."""
     lanes = indices.type.count
@@ -113,7 +117,7 @@ def gather_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype
     return widen(builder, loaded, dtype)
 
 
-def scatter_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: types.Type, vector: ir.Value,
+def scatter_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: Scalar, vector: ir.Value,
                    mask: ir.Value | None = None) -> None:
     """Store elements at a vector of indices, narrowed; of equal indices the last lane wins."""
     vector = narrow(builder, vector, dtype)
@@ -124,7 +128,7 @@ def scatter_vector(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtyp
                    [vector, _lane_pointers(builder, ptr, indices, dtype), INT32(BYTES[dtype]), mask])
 
 
-def _lane_pointers(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: types.Type) -> ir.Value:
+def _lane_pointers(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtype: Scalar) -> ir.Value:
     # llvmlite's gep does not know that a vector of indices gives a vector of pointers; integers do as well.
     lanes = indices.type.count
     if indices.type.element.width != 64:
@@ -134,16 +138,12 @@ def _lane_pointers(builder: ir.IRBuilder, ptr: ir.Value, indices: ir.Value, dtyp
     return builder.inttoptr(builder.add(base, builder.mul(indices, size)), ir.VectorType(ir.PointerType(), lanes))
 
 
-def _count_type(count: types.Type | None) -> types.Type:
-    return types.none if count is None or isinstance(count, (types.NoneType, types.Omitted)) else types.int64
-
-
-def _load(ptr: types.Type, rows: types.Type, vectors: types.Type, masked: bool) -> tuple[TileType, Any]:
+def _load(ptr: Type, rows: Type, vectors: Type, masked: bool) -> tuple[TileType, Any]:
     """The tile type of a load, and code that emits it; the last value is the count if `masked`."""
     dtype = pointee(ptr)
     result = tile_type(loaded_dtype(ptr), literal(rows, "rows"), literal(vectors, "vectors"))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, stride = values[:3]
         masks = [valid_lanes(builder, values[5], v, result.lanes) if masked else None for v in range(result.vectors)]
         loaded = []
@@ -152,66 +152,65 @@ def _load(ptr: types.Type, rows: types.Type, vectors: types.Type, masked: bool) 
             for v in range(result.vectors):
                 at = builder.add(row, INDEX(v * result.lanes), flags=("nsw",))
                 loaded.append(load_vector(builder, base, at, dtype, result.lanes, masks[v]))
-        return pack(builder, loaded)
+        return loaded
 
-    return result, codegen
+    return result, code
 
 
 @tile_function
-def tile_load(typing: Any, ptr: Any, off: Any, row_stride: Any, rows: Any, vectors: Any) -> _Definition:
+def tile_load(ptr: Type, off: Type, row_stride: Type, rows: Type, vectors: Type) -> Definition:
     """tile_load(ptr, off, row_stride, R, V): R rows of V vectors of consecutive elements."""
-    result, codegen = _load(ptr, rows, vectors, masked=False)
-    return result(ptr, types.int64, types.int64, rows, vectors), codegen
+    result, code = _load(ptr, rows, vectors, masked=False)
+    return result(ptr, I64, I64, rows, vectors), code
 
 
 @tile_function
-def tile_load_masked(typing: Any, ptr: Any, off: Any, row_stride: Any, rows: Any, vectors: Any,
-                     count: Any) -> _Definition:
+def tile_load_masked(ptr: Type, off: Type, row_stride: Type, rows: Type, vectors: Type,
+                     count: Type) -> Definition:
     """tile_load_masked(ptr, off, row_stride, R, V, count): as tile_load; elements from `count` on are 0, unread."""
-    result, codegen = _load(ptr, rows, vectors, masked=True)
-    return result(ptr, types.int64, types.int64, rows, vectors, types.int64), codegen
+    result, code = _load(ptr, rows, vectors, masked=True)
+    return result(ptr, I64, I64, rows, vectors, I64), code
 
 
-def _store(ptr: types.Type, tile: types.Type, masked: bool) -> Any:
+def _store(ptr: Type, tile: Type, masked: bool) -> Any:
     dtype = pointee(ptr)
     stored = expect_tile(tile, "the stored value", loaded_dtype(ptr))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, stride, value = values[:4]
         masks = [valid_lanes(builder, values[4], v, stored.lanes) if masked else None for v in range(stored.vectors)]
-        vectors = unpack(builder, value, stored.count)
         for r in range(stored.rows):
             row = row_offset(builder, offset, stride, r)
             for v in range(stored.vectors):
                 at = builder.add(row, INDEX(v * stored.lanes), flags=("nsw",))
-                store_vector(builder, base, at, dtype, vectors[r * stored.vectors + v], masks[v])
-        return context.get_dummy_value()
+                store_vector(builder, base, at, dtype, value[r * stored.vectors + v], masks[v])
+        return None
 
-    return codegen
+    return code
 
 
 @tile_function
-def tile_store(typing: Any, ptr: Any, off: Any, row_stride: Any, tile: Any) -> _Definition:
+def tile_store(ptr: Type, off: Type, row_stride: Type, tile: Type) -> Definition:
     """tile_store(ptr, off, row_stride, tile): the inverse of tile_load; dtypes must agree (int32 for uint8)."""
-    return types.none(ptr, types.int64, types.int64, tile), _store(ptr, tile, masked=False)
+    return NONE(ptr, I64, I64, tile), _store(ptr, tile, masked=False)
 
 
 @tile_function
-def tile_store_masked(typing: Any, ptr: Any, off: Any, row_stride: Any, tile: Any, count: Any) -> _Definition:
+def tile_store_masked(ptr: Type, off: Type, row_stride: Type, tile: Type, count: Type) -> Definition:
     """tile_store_masked(ptr, off, row_stride, tile, count): store the first `count` elements of every row."""
-    return types.none(ptr, types.int64, types.int64, tile, types.int64), _store(ptr, tile, masked=True)
+    return NONE(ptr, I64, I64, tile, I64), _store(ptr, tile, masked=True)
 
 
 @tile_function
-def tile_load_strided(typing: Any, ptr: Any, off: Any, row_stride: Any, lane_stride: Any, rows: Any, vectors: Any,
-                      count: Any = None) -> _Definition:
+def tile_load_strided(ptr: Type, off: Type, row_stride: Type, lane_stride: Type, rows: Type, vectors: Type,
+                      count: Type | None = None) -> Definition:
     """tile_load_strided(ptr, off, row_stride, lane_stride, R, V[, count]): element e of row r lies at
     off + r * row_stride + e * lane_stride (a gather); elements from `count` on are 0, unread."""
     dtype = pointee(ptr)
     result = tile_type(loaded_dtype(ptr), literal(rows, "rows"), literal(vectors, "vectors"))
-    counted = _count_type(count)
+    counted = () if count is None else (I64,)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, row_stride, lane_stride = values[:4]
         step = splat(builder, lane_stride, result.lanes)
         loaded = []
@@ -220,102 +219,99 @@ def tile_load_strided(typing: Any, ptr: Any, off: Any, row_stride: Any, lane_str
             for v in range(result.vectors):
                 lanes = lane_indices(result.lanes, v * result.lanes)
                 indices = builder.add(start, builder.mul(lanes, step))
-                mask = valid_lanes(builder, values[6], v, result.lanes) if counted == types.int64 else None
+                mask = valid_lanes(builder, values[6], v, result.lanes) if counted else None
                 loaded.append(gather_vector(builder, base, indices, dtype, mask))
-        return pack(builder, loaded)
+        return loaded
 
-    int64 = types.int64
-    return result(ptr, int64, int64, int64, rows, vectors, counted), codegen
+    return result(ptr, I64, I64, I64, rows, vectors, *counted), code
 
 
 @tile_function
-def tile_store_strided(typing: Any, ptr: Any, off: Any, row_stride: Any, lane_stride: Any, tile: Any,
-                       count: Any = None) -> _Definition:
+def tile_store_strided(ptr: Type, off: Type, row_stride: Type, lane_stride: Type, tile: Type,
+                       count: Type | None = None) -> Definition:
     """tile_store_strided(ptr, off, row_stride, lane_stride, tile[, count]): the inverse of tile_load_strided."""
     dtype = pointee(ptr)
     stored = expect_tile(tile, "the stored value", loaded_dtype(ptr))
-    counted = _count_type(count)
+    counted = () if count is None else (I64,)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, row_stride, lane_stride, value = values[:5]
         step = splat(builder, lane_stride, stored.lanes)
-        vectors = unpack(builder, value, stored.count)
         for r in range(stored.rows):
             start = splat(builder, row_offset(builder, offset, row_stride, r), stored.lanes)
             for v in range(stored.vectors):
                 lanes = lane_indices(stored.lanes, v * stored.lanes)
                 indices = builder.add(start, builder.mul(lanes, step))
-                mask = valid_lanes(builder, values[5], v, stored.lanes) if counted == types.int64 else None
-                scatter_vector(builder, base, indices, dtype, vectors[r * stored.vectors + v], mask)
-        return context.get_dummy_value()
+                mask = valid_lanes(builder, values[5], v, stored.lanes) if counted else None
+                scatter_vector(builder, base, indices, dtype, value[r * stored.vectors + v], mask)
+        return None
 
-    int64 = types.int64
-    return types.none(ptr, int64, int64, int64, tile, counted), codegen
+    return NONE(ptr, I64, I64, I64, tile, *counted), code
 
 
 @tile_function
-def tile_gather(typing: Any, ptr: Any, index: Any, count: Any = None) -> _Definition:
+def tile_gather(ptr: Type, index: Type, count: Type | None = None) -> Definition:
     """tile_gather(ptr, index_tile[, count]): ptr[index] element by element (int32 or int64 indices);
     in every row, elements from `count` on are 0 and their indices are not used."""
     dtype = pointee(ptr)
     indices = expect_tile(index, "the index of tile_gather", I32, I64)
     result = indices.with_dtype(loaded_dtype(ptr))
-    counted = _count_type(count)
+    counted = () if count is None else (I64,)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         loaded = []
-        for i, vector in enumerate(unpack(builder, values[1], indices.count)):
+        for i, vector in enumerate(values[1]):
             mask = None
-            if counted == types.int64:
+            if counted:
                 mask = valid_lanes(builder, values[2], i % indices.vectors, indices.lanes)
             loaded.append(gather_vector(builder, values[0], vector, dtype, mask))
-        return pack(builder, loaded)
+        return loaded
 
-    return result(ptr, index, counted), codegen
+    return result(ptr, index, *counted), code
 
 
 @tile_function
-def tile_broadcast(typing: Any, value: Any, rows: Any, vectors: Any) -> _Definition:
+def tile_broadcast(value: Type, rows: Type, vectors: Type) -> Definition:
     """tile_broadcast(value, R, V): the scalar in every element; the tile has the scalar's dtype."""
-    value = types.unliteral(value)
-    if value not in (F32, types.float64, I32, I64, MASK):
+    value = without_literal(value)
+    if value not in (F32, F64, I32, I64, MASK):
         raise TypingError(f"tile_broadcast takes a scalar of a tile dtype, not {value}; convert it by f32(...) etc.")
     result = tile_type(value, literal(rows, "rows"), literal(vectors, "vectors"))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        return pack(builder, [splat(builder, values[0], result.lanes)] * result.count)
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        return [splat(builder, values[0], result.lanes)] * result.count
 
-    return result(value, rows, vectors), codegen
+    return result(value, rows, vectors), code
 
 
 @tile_function
-def tile_broadcast_column(typing: Any, ptr: Any, off: Any, stride: Any, rows: Any, vectors: Any) -> _Definition:
+def tile_broadcast_column(ptr: Type, off: Type, stride: Type, rows: Type, vectors: Type) -> Definition:
     """tile_broadcast_column(ptr, off, stride, R, V): row r filled with ptr[off + r * stride]."""
     dtype = pointee(ptr)
     result = tile_type(loaded_dtype(ptr), literal(rows, "rows"), literal(vectors, "vectors"))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         filled = []
         for r in range(result.rows):
             at = row_offset(builder, values[1], values[2], r)
             element = builder.load(element_pointer(builder, values[0], at, dtype), typ=LLVM_MEMORY[dtype])
             vector = widen(builder, splat(builder, element, result.lanes), dtype)
             filled += [vector] * result.vectors
-        return pack(builder, filled)
+        return filled
 
-    return result(ptr, types.int64, types.int64, rows, vectors), codegen
+    return result(ptr, I64, I64, rows, vectors), code
 
 
-def _zeros(name: str, dtype: types.Type) -> Any:
-    """The intrinsic `tile_zeros_<name>(R, V)`."""
+def _zeros(name: str, dtype: Scalar) -> Any:
+    """The function `tile_zeros_<name>(R, V)`."""
 
-    def define(typing: Any, rows: Any, vectors: Any) -> _Definition:
+    def define(rows: Type, vectors: Type) -> Definition:
         result = tile_type(dtype, literal(rows, "rows"), literal(vectors, "vectors"))
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            return ir.Constant(ir.ArrayType(result.llvm_vector, result.count), None)
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
+            return [constant_like(result.llvm_vector, 0)] * result.count
 
-        return result(rows, vectors), codegen
+        return result(rows, vectors), code
 
     define.__name__ = define.__qualname__ = f"tile_zeros_{name}"
     define.__doc__ = f"tile_zeros_{name}(R, V): a tile of {dtype} zeros."
@@ -323,38 +319,38 @@ def _zeros(name: str, dtype: types.Type) -> Any:
 
 
 tile_zeros_f32 = _zeros("f32", F32)
-tile_zeros_f64 = _zeros("f64", types.float64)
+tile_zeros_f64 = _zeros("f64", F64)
 tile_zeros_i32 = _zeros("i32", I32)
 tile_zeros_i64 = _zeros("i64", I64)
 tile_zeros_mask = _zeros("mask", MASK)
 
 
 @tile_function
-def tile_iota(typing: Any, start: Any, rows: Any, vectors: Any) -> _Definition:
+def tile_iota(start: Type, rows: Type, vectors: Type) -> Definition:
     """tile_iota(start, R, V): start + position in the row, every row equal; int32 if start is i32(...), else int64."""
     dtype = I32 if start == I32 else I64
     result = tile_type(dtype, literal(rows, "rows"), literal(vectors, "vectors"))
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base = splat(builder, values[0], result.lanes)
         bits = result.llvm_vector.element.width
         row = [builder.add(base, lane_indices(result.lanes, v * result.lanes, bits)) for v in range(result.vectors)]
-        return pack(builder, row * result.rows)
+        return row * result.rows
 
-    return result(dtype, rows, vectors), codegen
+    return result(dtype, rows, vectors), code
 
 
 @tile_function
-def tile_row(typing: Any, tile: Any, row: Any) -> _Definition:
+def tile_row(tile: Type, row: Type) -> Definition:
     """tile_row(tile, r): row r (a literal) as a tile of one row."""
     source = expect_tile(tile, "tile")
-    if not isinstance(row, types.IntegerLiteral) or not 0 <= row.literal_value < source.rows:
+    if not isinstance(row, Literal) or not 0 <= row.value < source.rows:
         raise TypingError(f"tile_row takes a literal row of {source}, not {row}")
     result = tile_type(source.dtype, 1, source.vectors)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-        first = row.literal_value * source.vectors
-        return pack(builder, unpack(builder, values[0], source.count)[first:first + source.vectors])
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        first = row.value * source.vectors
+        return values[0][first:first + source.vectors]
 
-    return result(tile, row), codegen
+    return result(tile, row), code
 

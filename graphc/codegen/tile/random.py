@@ -6,25 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
 
 from graphc.codegen.tile.expression import Expression
 from graphc.codegen.tile.registry import TileFunction, tile_function
-from graphc.codegen.tile.types import (
-    F32,
-    F64,
-    I32,
-    I64,
-    INDEX,
-    LLVM_ELEMENT,
-    TileType,
-    lane_indices,
-    pack,
-    splat,
-    tile_type,
-    unpack,
-)
+from graphc.codegen.tile.signatures import F32, F64, I32, I64, Scalar, TypingError
+from graphc.codegen.tile.types import INDEX, LLVM_ELEMENT, TileType, lane_indices, splat, tile_type
 from graphc.kernel.philox import KEY_INCREMENTS, MULTIPLIERS, POSITIONS, ROUNDS, WORDS
 
 _LOW = 0xFFFFFFFF
@@ -74,25 +60,25 @@ def _uniform_f64(element: Expression, names: Sequence[ir.Value]) -> Expression:
     return ((high << 26) | low).to_float(LLVM_ELEMENT[F64]) * 2.0 ** -53
 
 
-def _uniform(name: str, dtype: types.Type, formula: Any) -> TileFunction:
+def _uniform(name: str, dtype: Scalar, formula: Any) -> TileFunction:
     """The function `tile_philox_uniform_<name>`."""
-    def define(typing: Any, seed: Any, stream: Any, step: Any, loop: Any, element: Any) -> Any:
-        names = [types.int64] * 4
+    def define(seed: Any, stream: Any, step: Any, loop: Any, element: Any) -> Any:
+        names = [I64] * 4
         if not isinstance(element, TileType):
-            def scalar(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            def scalar(builder: ir.IRBuilder, values: Any) -> Any:
                 return formula(Expression(builder, (values[4],)), values[:4]).value
-            return dtype(*names, types.int64), scalar
+            return dtype(*names, I64), scalar
         if element.dtype not in (I32, I64):
             raise TypingError(f"the element index of a random draw is an integer tile, not {element}")
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            vectors = unpack(builder, values[4], element.count)
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
+            vectors = values[4]
             if element.dtype == I32:
                 vectors = [builder.sext(vector, ir.VectorType(INDEX, element.lanes)) for vector in vectors]
             drawn = [formula(Expression(builder, (vector,)), values[:4]).value for vector in vectors]
-            return pack(builder, drawn)
+            return drawn
 
-        return element.with_dtype(dtype)(*names, element), codegen
+        return element.with_dtype(dtype)(*names, element), code
 
     define.__name__ = f"tile_philox_uniform_{name}"
     define.__doc__ = (f"tile_philox_uniform_{name}(seed, stream, step, loop, element): uniform {dtype} in [0, 1) for "
@@ -105,12 +91,12 @@ tile_philox_uniform_f64 = _uniform("f64", F64, _uniform_f64)
 
 
 @tile_function
-def tile_philox_block_f32(typing: Any, seed: Any, stream: Any, step: Any, loop: Any, start: Any) -> Any:
+def tile_philox_block_f32(seed: Any, stream: Any, step: Any, loop: Any, start: Any) -> Any:
     """tile_philox_block_f32(seed, stream, step, loop, start): the draws of elements start .. start + 63 as one row;
     `start` must be a multiple of 64. The same bits as tile_philox_uniform_f32 at a quarter of the price."""
     result = tile_type(F32, 1, _BLOCK // tile_type(F32, 1, 1).lanes)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         base = builder.ashr(values[4], INDEX(2))  # 16 positions for each block of 64
         drawn: list[list[ir.Value]] = [[] for _ in range(WORDS)]
         for first in range(0, POSITIONS, result.lanes):
@@ -118,6 +104,6 @@ def tile_philox_block_f32(typing: Any, seed: Any, stream: Any, step: Any, loop: 
             position = Expression(builder, (builder.add(splat(builder, base, result.lanes), lanes),))
             for vectors, word in zip(drawn, _philox(position, values[:4]), strict=True):
                 vectors.append(_unit_float(word).value)
-        return pack(builder, [vector for vectors in drawn for vector in vectors])
+        return [vector for vectors in drawn for vector in vectors]
 
-    return result(*[types.int64] * 5), codegen
+    return result(*[I64] * 5), code

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 
 from graphc.codegen.tile.arithmetic import emit_maximum, emit_minimum, is_float
 from graphc.codegen.tile.registry import TileFunction, tile_function
-from graphc.codegen.tile.types import F32, F64, I32, I64, INT32, MASK, expect_tile, pack, shuffle, tile_type, unpack
+from graphc.codegen.tile.signatures import F32, F64, I32, I64, MASK, Scalar
+from graphc.codegen.tile.types import INT32, expect_tile, shuffle, tile_type
 
 Combiner = Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
 
@@ -45,32 +45,32 @@ def reduce_lanes(builder: ir.IRBuilder, combine: Combiner, vector: ir.Value) -> 
     return builder.extract_element(vector, INT32(0))
 
 
-def _reduction(name: str, combine: Combiner, dtypes: tuple[types.Type, ...], doc: str) -> TileFunction:
+def _reduction(name: str, combine: Combiner, dtypes: tuple[Scalar, ...], doc: str) -> TileFunction:
     """The function `tile_<name>(tile) -> scalar`."""
-    def define(typing: Any, tile: Any) -> Any:
+    def define(tile: Any) -> Any:
         source = expect_tile(tile, f"the argument of tile_{name}", *dtypes)
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            vector = _tree(builder, combine, unpack(builder, values[0], source.count))
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
+            vector = _tree(builder, combine, values[0])
             return reduce_lanes(builder, combine, vector)
 
-        return source.dtype(tile), codegen
+        return source.dtype(tile), code
 
     define.__name__, define.__doc__ = f"tile_{name}", f"tile_{name}(tile): {doc}"
     return tile_function(define)
 
 
-def _row_reduction(name: str, combine: Combiner, dtypes: tuple[types.Type, ...], doc: str) -> TileFunction:
+def _row_reduction(name: str, combine: Combiner, dtypes: tuple[Scalar, ...], doc: str) -> TileFunction:
     """The function `tile_<name>_rows(RxV) -> 1xV`."""
-    def define(typing: Any, tile: Any) -> Any:
+    def define(tile: Any) -> Any:
         source = expect_tile(tile, f"the argument of tile_{name}_rows", *dtypes)
         result = tile_type(source.dtype, 1, source.vectors)
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            vectors = unpack(builder, values[0], source.count)
-            return pack(builder, [_tree(builder, combine, vectors[v::source.vectors]) for v in range(source.vectors)])
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
+            vectors = values[0]
+            return [_tree(builder, combine, vectors[v::source.vectors]) for v in range(source.vectors)]
 
-        return result(tile), codegen
+        return result(tile), code
 
     define.__name__, define.__doc__ = f"tile_{name}_rows", f"tile_{name}_rows(tile): {doc}"
     return tile_function(define)

@@ -1,12 +1,9 @@
-"""How tile functions and operators reach Numba's typing and lowering.
+"""The functions and operators of kernel source.
 
-Numba's own `@intrinsic` registers globally and pulls in all of Numba's array and NumPy support (a second of
-imports) when it is first typed. Tile functions register here instead; only the kernel compiler's own typing
-and target contexts (`graphc.codegen.machine`) know them.
-
-A *definition* takes the typing context and the argument types (integer literals as literal types), and
-returns `(signature, codegen)`, or raises `TypingError`; `codegen(context, builder, sig, values)` returns the
-LLVM value. Whatever the code depends on must be told by the signature's argument types.
+A *definition* takes the types of the arguments (integer literals as literal types) and returns `(signature, code)`, or
+raises `TypingError`; `code(builder, values)` lays down LLVM instructions for arguments of the signature's types and
+gives the result: an LLVM value, for a tile the list of its vectors. Whatever the code depends on must be told by the
+argument types. A definition of an operator returns None for types that are not its own.
 """
 
 from __future__ import annotations
@@ -15,61 +12,42 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba.core import types
-from numba.core.typing.templates import AbstractTemplate, Registry
+from graphc.codegen.tile.signatures import Definition, Type, TypingError
 
-Definition = Callable[..., Any]
-
-REGISTRY = Registry()
+OPERATORS: dict[Callable[..., Any], Callable[..., Definition | None]] = {}  # by the function of Python's `operator`
 
 
 class TileFunction:
     """A name of the kernel vocabulary; it can be called in kernel source only."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Callable[..., Definition]) -> None:
         self.__name__ = definition.__name__
         self.__doc__ = definition.__doc__
-        self.definition = definition
+        self._definition = definition
+        parameters = inspect.signature(definition).parameters.values()
+        self._most = len(parameters)
+        self._least = sum(p.default is inspect.Parameter.empty for p in parameters)
 
     def __call__(self, *args: Any) -> Any:
         """Kernel source is compiled, never run by Python."""
         raise TypeError(f"{self.__name__} can be called in kernel source only")
 
+    def typed(self, *arguments: Type) -> Definition:
+        """The signature and the code for arguments of these types. Raises TypingError."""
+        if not self._least <= len(arguments) <= self._most:
+            takes = f"{self._least} to {self._most}" if self._least < self._most else str(self._most)
+            raise TypingError(f"{self.__name__} takes {takes} arguments, not {len(arguments)}")
+        return self._definition(*arguments)
+
     def __repr__(self) -> str:
         return f"<tile function {self.__name__}>"
 
 
-def _template(operation: Any, definition: Definition) -> type[AbstractTemplate]:
-    """A typing template that records the code of each signature in the typing context."""
-    parameters = list(inspect.signature(definition).parameters.values())[1:]
-    python_signature = inspect.Signature(parameters)
-
-    class Template(AbstractTemplate):
-        key = operation
-        prefer_literal = True
-
-        def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
-            result = definition(self.context, *args, **kws)
-            if result is None:
-                return None
-            signature, codegen = result
-            self.context.implementations[operation, signature.args] = codegen
-            return signature.replace(pysig=python_signature) if isinstance(operation, TileFunction) else signature
-
-    return Template
-
-
-def tile_function(definition: Definition) -> TileFunction:
+def tile_function(definition: Callable[..., Definition]) -> TileFunction:
     """Decorate the definition of a function of the kernel vocabulary."""
-    function = TileFunction(definition)
-    template = _template(function, definition)
-    REGISTRY.register(template)
-    REGISTRY.register_global(function, types.Function(template))
-    return function
+    return TileFunction(definition)
 
 
-def tile_operator(operator: Callable[..., Any], definition: Definition) -> None:
+def tile_operator(operator: Callable[..., Any], definition: Callable[..., Definition | None]) -> None:
     """Define a Python operator on tiles; `definition` returns None for types that are not its own."""
-    template = _template(operator, definition)
-    REGISTRY.register(template)
-    REGISTRY.register_global(operator, types.Function(template))
+    OPERATORS[operator] = definition

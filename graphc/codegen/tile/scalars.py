@@ -5,26 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
 
 from graphc.codegen.tile.registry import tile_function
-from graphc.codegen.tile.types import F32, F64, I32, I64, LLVM_MEMORY, MASK, U8, TileType, element_pointer, pointee
+from graphc.codegen.tile.signatures import (
+    F32,
+    F64,
+    I32,
+    I64,
+    MASK,
+    NONE,
+    U8,
+    Definition,
+    Pointer,
+    Scalar,
+    Type,
+    TypingError,
+    is_scalar,
+)
+from graphc.codegen.tile.types import LLVM_MEMORY, TileType, element_pointer, llvm_pointer, pointee
 
-_Definition = Any  # (signature, codegen), see graphc.codegen.tile.registry
 
+def _operand(name: str, dtype: Scalar) -> Any:
+    """The function `operand_<name>(args, k)`: operand k's address as a typed pointer."""
 
-def _operand(name: str, dtype: types.Type) -> Any:
-    """The intrinsic `operand_<name>(args, k)`: operand k's address as a typed pointer."""
+    def define(args: Type, k: Type) -> Definition:
+        result = Pointer(dtype)
 
-    def define(typing: Any, args: types.Type, k: types.Type) -> _Definition:
-        result = types.CPointer(dtype)
-
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
             address = builder.load(builder.gep(values[0], [values[1]]))
-            return builder.inttoptr(address, context.get_value_type(result))
+            return builder.inttoptr(address, llvm_pointer(dtype))
 
-        return result(types.CPointer(types.int64), types.int64), codegen
+        return result(Pointer(I64), I64), code
 
     define.__name__ = define.__qualname__ = f"operand_{name}"
     define.__doc__ = f"operand_{name}(args, k): the address args[k] as a pointer to {dtype} (uint8 memory for bool)."
@@ -40,35 +51,35 @@ operand_bool = _operand("bool", MASK)
 
 
 @tile_function
-def extent(typing: Any, args: types.Type, k: types.Type) -> _Definition:
+def extent(args: Type, k: Type) -> Definition:
     """extent(args, k): the runtime count `*(int64 *)args[k]`, an int64."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         address = builder.load(builder.gep(values[0], [values[1]]))
         return builder.load(builder.inttoptr(address, values[0].type))
 
-    return types.int64(types.CPointer(types.int64), types.int64), codegen
+    return I64(Pointer(I64), I64), code
 
 
 @tile_function
-def offset_ptr(typing: Any, ptr: types.Type, off: types.Type) -> _Definition:
+def offset_ptr(ptr: Type, off: Type) -> Definition:
     """offset_ptr(ptr, off): the pointer `off` elements further."""
     dtype = pointee(ptr)
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         moved = element_pointer(builder, values[0], values[1], dtype)
         return builder.bitcast(moved, values[0].type)
 
-    return ptr(ptr, types.int64), codegen
+    return ptr(ptr, I64), code
 
 
 @tile_function
-def load_scalar(typing: Any, ptr: types.Type, off: types.Type) -> _Definition:
+def load_scalar(ptr: Type, off: Type) -> Definition:
     """load_scalar(ptr, off): element `off`; a uint8 widens to int64, a stored bool gives a bool."""
     dtype = pointee(ptr)
-    result = types.int64 if dtype == U8 else dtype
+    result = I64 if dtype == U8 else dtype
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         value = builder.load(element_pointer(builder, values[0], values[1], dtype), typ=LLVM_MEMORY[dtype])
         if dtype == U8:
             return builder.zext(value, ir.IntType(64))
@@ -76,37 +87,37 @@ def load_scalar(typing: Any, ptr: types.Type, off: types.Type) -> _Definition:
             return builder.icmp_unsigned("!=", value, value.type(0))
         return value
 
-    return result(ptr, types.int64), codegen
+    return result(ptr, I64), code
 
 
 @tile_function
-def store_scalar(typing: Any, ptr: types.Type, off: types.Type, value: types.Type) -> _Definition:
+def store_scalar(ptr: Type, off: Type, value: Type) -> Definition:
     """store_scalar(ptr, off, value): store one element, converted to the pointer's dtype as NumPy's astype."""
     dtype = pointee(ptr)
-    if not isinstance(value, (types.Number, types.Boolean)):
+    if not is_scalar(value):
         raise TypingError(f"store_scalar stores a scalar, not {value}")
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
         stored = values[2]
         if dtype == MASK:
             stored = builder.zext(stored, LLVM_MEMORY[MASK])
         builder.store(stored, element_pointer(builder, values[0], values[1], dtype))
-        return context.get_dummy_value()
+        return None
 
-    return types.none(ptr, types.int64, dtype), codegen
+    return NONE(ptr, I64, dtype), code
 
 
-def _typed_scalar(name: str, dtype: types.Type) -> Any:
-    """The intrinsic `<name>(x)`: x converted to a scalar of `dtype`."""
+def _typed_scalar(name: str, dtype: Scalar) -> Any:
+    """The function `<name>(x)`: x converted to a scalar of `dtype`."""
 
-    def define(typing: Any, x: types.Type) -> _Definition:
+    def define(x: Type) -> Definition:
         if isinstance(x, TileType):
             raise TypingError(f"{name} converts scalars; use tile_cast_{name} for a tile")
 
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            return values[0]  # Numba has cast the argument
+        def code(builder: ir.IRBuilder, values: Any) -> Any:
+            return values[0]  # converted to the signature's type already
 
-        return dtype(dtype), codegen
+        return dtype(dtype), code
 
     define.__name__ = define.__qualname__ = name
     define.__doc__ = f"{name}(x): the scalar x as {dtype}; in kernel source every float literal is written {name}(...)."

@@ -1,24 +1,18 @@
-"""The Numba tile type, and the LLVM building blocks that every tile function is made of.
+"""The tile type, and the LLVM building blocks that every tile function is made of.
 
-A tile has `rows` rows of `vectors` SIMD vectors of `lanes` elements. Its LLVM value is an array of
-`rows * vectors` vectors, row after row; LLVM's SROA pass keeps the array in registers. A mask is a
-tile of dtype boolean, an array of `<lanes x i1>` vectors.
+A tile has `rows` rows of `vectors` SIMD vectors of `lanes` elements. Its value is the list of its
+`rows * vectors` LLVM vectors, row after row. A mask is a tile of dtype bool, of `<lanes x i1>` vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from llvmlite import ir
-from numba.core import types
-from numba.core.errors import TypingError
-from numba.extending import models, register_model
 
 from graphc.codegen.host import host
-
-F32, F64, I32, I64, U8, MASK = (
-    types.float32, types.float64, types.int32, types.int64, types.uint8, types.boolean)
+from graphc.codegen.tile.signatures import F32, F64, I32, I64, MASK, U8, Literal, Pointer, Scalar, Type, TypingError
 
 LLVM_ELEMENT = {F32: ir.FloatType(), F64: ir.DoubleType(), I32: ir.IntType(32), I64: ir.IntType(64),
                 MASK: ir.IntType(1)}
@@ -28,12 +22,17 @@ INDEX = ir.IntType(64)
 INT32 = ir.IntType(32)
 
 
-class TileType(types.Type):
-    """`rows` x `vectors` SIMD vectors of `lanes` elements of the Numba scalar type `dtype`."""
+@dataclass(frozen=True)
+class TileType(Type):
+    """`rows` x `vectors` SIMD vectors of `lanes` elements of a scalar type."""
 
-    def __init__(self, dtype: types.Type, rows: int, vectors: int, lanes: int) -> None:
-        self.dtype, self.rows, self.vectors, self.lanes = dtype, rows, vectors, lanes
-        super().__init__(name=f"tile({dtype}, {rows}x{vectors}, {lanes} lanes)")
+    dtype: Scalar
+    rows: int
+    vectors: int
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"tile({self.dtype}, {self.rows}x{self.vectors}, {self.lanes} lanes)"
 
     @property
     def count(self) -> int:
@@ -45,45 +44,37 @@ class TileType(types.Type):
         """The LLVM type of one vector."""
         return ir.VectorType(LLVM_ELEMENT[self.dtype], self.lanes)
 
-    def with_dtype(self, dtype: types.Type) -> TileType:
+    def with_dtype(self, dtype: Scalar) -> TileType:
         """A tile of the same shape and another dtype."""
         return TileType(dtype, self.rows, self.vectors, self.lanes)
 
 
-@register_model(TileType)
-class TileModel(models.PrimitiveModel):
-    """The LLVM value of a tile: an array of vectors."""
-
-    def __init__(self, dmm: Any, fe_type: TileType) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(fe_type.llvm_vector, fe_type.count))
-
-
-def tile_type(dtype: types.Type, rows: int, vectors: int) -> TileType:
+def tile_type(dtype: Scalar, rows: int, vectors: int) -> TileType:
     """The tile type of the host's lane count."""
     return TileType(dtype, rows, vectors, host().lanes)
 
 
-def literal(ty: types.Type, name: str) -> int:
+def literal(ty: Type, name: str) -> int:
     """The value of an argument that must be an integer literal, at least 1."""
-    if not isinstance(ty, types.IntegerLiteral) or ty.literal_value < 1:
+    if not isinstance(ty, Literal) or ty.value < 1:
         raise TypingError(f"{name} must be a positive integer literal, not {ty}")
-    return int(ty.literal_value)
+    return ty.value
 
 
-def pointee(ptr: types.Type) -> types.Type:
+def pointee(ptr: Type) -> Scalar:
     """The dtype a pointer argument points to."""
-    if not isinstance(ptr, types.CPointer) or ptr.dtype not in LLVM_MEMORY:
+    if not isinstance(ptr, Pointer):
         raise TypingError(f"expected a typed pointer made by operand_<dtype>, not {ptr}")
     return ptr.dtype
 
 
-def loaded_dtype(ptr: types.Type) -> types.Type:
+def loaded_dtype(ptr: Type) -> Scalar:
     """The tile dtype that loading from `ptr` gives: uint8 widens to int32, everything else stays."""
     dtype = pointee(ptr)
     return I32 if dtype == U8 else dtype
 
 
-def expect_tile(ty: types.Type, name: str, *dtypes: types.Type) -> TileType:
+def expect_tile(ty: Type, name: str, *dtypes: Type) -> TileType:
     """Check that an argument is a tile (of one of `dtypes`, where given)."""
     if not isinstance(ty, TileType) or (dtypes and ty.dtype not in dtypes):
         wanted = " or ".join(map(str, dtypes))
@@ -93,17 +84,12 @@ def expect_tile(ty: types.Type, name: str, *dtypes: types.Type) -> TileType:
 
 # ---- LLVM values --------------------------------------------------------------------------------------------------
 
-def unpack(builder: ir.IRBuilder, tile: ir.Value, count: int) -> list[ir.Value]:
-    """The vectors of a tile value, row after row."""
-    return [builder.extract_value(tile, i) for i in range(count)]
-
-
-def pack(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
-    """The tile value made of `vectors`."""
-    tile = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
+def aggregate(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
+    """One LLVM value, an array, made of `vectors`."""
+    array = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
     for i, vector in enumerate(vectors):
-        tile = builder.insert_value(tile, vector, i)
-    return tile
+        array = builder.insert_value(array, vector, i)
+    return array
 
 
 def splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
@@ -132,7 +118,12 @@ def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(lanes)), list(lanes)))
 
 
-def element_pointer(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: types.Type) -> ir.Value:
+def llvm_pointer(dtype: Scalar) -> ir.PointerType:
+    """The LLVM type of a pointer to elements in memory."""
+    return LLVM_MEMORY[dtype].as_pointer()
+
+
+def element_pointer(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: Scalar) -> ir.Value:
     """The address `offset` elements after `ptr`."""
     return builder.gep(ptr, [offset], source_etype=LLVM_MEMORY[dtype])
 
@@ -188,6 +179,6 @@ def shared_function(builder: ir.IRBuilder, name: str, body: Callable[..., Sequen
         function.attributes.add("alwaysinline")
         inner = ir.IRBuilder(function.append_basic_block("entry"))
         groups = [function.args[i:i + size] for i in range(0, len(function.args), size)]
-        inner.ret(pack(inner, body(inner, *groups)))
+        inner.ret(aggregate(inner, body(inner, *groups)))
     called = builder.call(function, [value for group in arguments for value in group])
-    return unpack(builder, called, size)
+    return [builder.extract_value(called, i) for i in range(size)]
