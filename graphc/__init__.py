@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares these with `
     from graphc.dsl import initialisers as init
     from graphc.dsl import random
     from graphc.dsl.activations import *
+    from graphc.dsl.control import *
     from graphc.dsl.custom import custom_vjp
     from graphc.dsl.elementwise import *
     from graphc.dsl.functions import *
@@ -40,24 +41,25 @@ __all__ = [
     "Input", "Param", "Program", "ScalarFunction", "State", "Symbol", "Variable", "abs", "acos", "all", "amax", "amin",
     "any", "arange", "argmax", "argmin", "argsort", "asin", "assert_", "astype", "atan",
     "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "ceil", "check_gradients", "circuit", "clip",
-    "compile", "concatenate", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data",
-    "diagonal", "dot", "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten",
-    "flip", "float32", "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad",
-    "hardsigmoid", "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf",
-    "isnan", "jacobian", "jvp", "leaky_relu", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum",
-    "mod", "moveaxis", "mse_loss", "nn", "noisy_relu", "norm", "not_equal", "one_hot", "ones", "ones_like", "optim",
-    "outer", "pad", "param", "pow", "prelu", "print", "prod", "random", "ravel", "reciprocal", "relu", "repeat",
-    "reshape", "roll", "round", "rsqrt", "scalar_function", "scatter_add", "searchsorted", "selu", "sigmoid", "sign",
-    "silu", "sin", "sinh", "softmax", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack",
-    "state", "std", "stop_gradient", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile",
-    "topk", "trace", "transpose", "tril", "triu", "uint8", "value_and_grad", "var", "vjp", "where", "zeros",
+    "compile", "concatenate", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data", "diagonal", "dot",
+    "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten", "flip", "float32",
+    "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad", "hardsigmoid",
+    "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf", "isnan",
+    "jacobian", "jvp", "leaky_relu", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mod", "moveaxis",
+    "mse_loss", "nn", "noisy_relu", "norm", "not_equal", "one_hot", "ones", "ones_like", "optim", "outer", "pad",
+    "param", "pow", "prelu", "print", "prod", "random", "ravel", "reciprocal", "relu", "repeat", "reshape", "roll",
+    "round", "rsqrt", "scalar_function", "scan", "scatter_add", "searchsorted", "selu", "sigmoid", "sign", "silu",
+    "sin", "sinh", "softmax", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "state",
+    "std", "stop_gradient", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk",
+    "trace", "transpose", "tril", "triu", "uint8", "value_and_grad", "var", "vjp", "where", "while_loop", "zeros",
     "zeros_like",
 ]  # fmt: skip
 
 # Module -> the names it has (`name` or `name there=public name`).
 _HOMES = {
+    "graphc.dsl.control": "cond scan while_loop",
     "graphc.dsl.custom": "custom_vjp",
     "graphc.dsl.activations": (
         "elu gaussian gelu hardsigmoid hardtanh heaviside leaky_relu noisy_relu prelu relu selu sigmoid silu softplus "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl import declare
-from graphc.dsl.random import RNG
+from graphc.dsl.regions import RNG, Placeholder, Region
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Leaf, Variable
 from graphc.dsl.watch import Watch, refuse_inside, watched
-from graphc.errors import InputError, StateError
-from graphc.ir.graph import Graph, Node, Value, topological
+from graphc.errors import InputError, StateError, SymbolError
+from graphc.ir.graph import Graph, Node, Value, rebuild, topological
 
 __all__ = ["Declared", "collect"]
 
@@ -156,6 +157,8 @@ def _leaves(
             uses_rng = True
         elif isinstance(owner, Variable):
             variables[owner] = None
+        elif isinstance(value, Placeholder) and value.region is not None:
+            raise SymbolError(_escaped(value, value.region))
         elif not isinstance(owner, Input):
             raise InputError(f"the graph reads {value!r}, which is no input, parameter or state")
         elif owner not in listed:
@@ -187,15 +190,36 @@ def _named_leaves(inputs: Sequence[Input], variables: Sequence[Variable]) -> dic
     return leaves
 
 
+def _escaped(value: Placeholder, region: Region) -> str:
+    place = f" (traced at {region.origin.place})" if region.origin.place else ""
+    return (
+        f"the outputs depend on {value.name!r}, which has a value only inside {region.what}{place}; "
+        "return what is needed from the function, and use what the loop or branch gives"
+    )
+
+
 def _copied(nodes: Iterable[Node], new: dict[Value, Value]) -> dict[Value, Value]:
     """Copies of the nodes over the leaves in `new`, random streams numbered."""
-    streams = 0
+    streams = itertools.count()
     for node in nodes:
-        attributes = node.attributes
-        if attributes.get("stream") == -1:
-            attributes = node.op.complete({**attributes, "stream": streams})
-            streams += 1
         inputs = tuple(new[v] for v in node.inputs)
-        copy = Node(node.op, inputs, attributes, node.output_types, node.origin)
+        copy = Node(node.op, inputs, _numbered(node, streams), node.output_types, node.origin)
         new.update(zip(node.outputs, copy.outputs, strict=True))
     return new
+
+
+def _numbered(node: Node, streams: Iterator[int]) -> Mapping[str, Any]:
+    """The node's attributes, with the next stream number for a random op, in nested graphs too."""
+    changed: dict[str, Any] = {}
+    for name, value in node.attributes.items():
+        if name == "stream" and value == -1:
+            changed[name] = next(streams)
+        elif isinstance(value, Graph):
+            changed[name] = rebuild(value, lambda inner, inputs: _renumbered(inner, inputs, streams))
+    return node.op.complete({**node.attributes, **changed}) if changed else node.attributes
+
+
+def _renumbered(node: Node, inputs: tuple[Value, ...], streams: Iterator[int]) -> Sequence[Value] | None:
+    attributes = _numbered(node, streams)
+    same = attributes is node.attributes
+    return None if same else Node(node.op, inputs, attributes, node.output_types, node.origin).outputs

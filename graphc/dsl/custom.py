@@ -8,11 +8,12 @@ from typing import Any
 
 from graphc.dsl import declare
 from graphc.dsl.origin import here
+from graphc.dsl.regions import captured_by, closed
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.watch import refuse_inside
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Node, Value, reached_from, topological, with_inputs
+from graphc.ir.graph import Graph, Value, topological
 from graphc.ir.op import OPS
 from graphc.ir.types import TensorType
 
@@ -79,7 +80,10 @@ class CustomVjp:
             if k not in given and part is not None:
                 raise GradientError(f"custom_vjp: argument {k} of {name} is no floating symbol; its cotangent is None")
         answers = [_checked(name, k, found[k], given[k].type) for k in places]
-        return _closed((*cotangents, *results, *given.values()), answers, f"{name}_backward")
+        placeholders = (*cotangents, *results, *given.values())
+        captured = captured_by(placeholders, answers)  # a random sample too: it is drawn once, wherever it is used
+        refuse_inside(topological(answers, captured), "a custom gradient")
+        return closed(f"{name}_backward", placeholders, captured, answers), list(captured)
 
 
 def custom_vjp(forward: Callable[..., Any], backward: Callable[..., Any] | None = None) -> CustomVjp:
@@ -125,24 +129,3 @@ def _checked(name: str, position: int, part: Any, type_: TensorType) -> Value:
         reason = f"gives {part!r} for argument {position}, which is {type_}; sum over or .reshape it"
         raise GradientError(f"custom_vjp: the gradient of {name} {reason}")
     return part.ir
-
-
-def _closed(placeholders: Sequence[Value], outputs: Sequence[Value], name: str) -> tuple[Graph, list[Value]]:
-    """A graph over the placeholders and what `outputs` need of the world outside, and that world's values.
-
-    Outside is what depends on inputs, variables or random state and not on a placeholder; so a random sample is drawn
-    once, wherever it is used.
-    """
-    nodes = topological(outputs)
-    inside = reached_from(placeholders, nodes)
-    read = [v for node in nodes for v in node.inputs] + list(outputs)
-    outside = reached_from([v for v in read if v.producer is None and v not in inside], nodes) - inside
-    at_border = [v for node in nodes if any(o in inside for o in node.outputs) for v in node.inputs if v in outside]
-    captured = list(dict.fromkeys([*at_border, *(v for v in outputs if v in outside)]))
-    leaves = [Value(v.type, name=f"captured{k}") for k, v in enumerate(captured)]
-    refuse_inside(topological(outputs, captured), "a custom gradient")
-    known: dict[Value, Value] = {v: v for v in placeholders} | dict(zip(captured, leaves, strict=True))
-    for node in topological(outputs, captured):
-        copy: Node = with_inputs(node, tuple(known[v] for v in node.inputs))
-        known.update(zip(node.outputs, copy.outputs, strict=True))
-    return Graph(name, (*placeholders, *leaves), tuple(known[v] for v in outputs)), captured

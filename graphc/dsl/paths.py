@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from graphc.errors import GradientError
 from graphc.ir.graph import Node, Value, reached_from, topological
 from graphc.ir.op import NotDifferentiable
+from graphc.ops.while_loop import NO_REVERSE_MODE, UNBOUNDED
 
 
 def check_paths(op: str, outputs: Sequence[Value], sources: Sequence[Value], unused: str = "") -> None:
@@ -26,6 +27,18 @@ def check_paths(op: str, outputs: Sequence[Value], sources: Sequence[Value], unu
             f"{op}: {node.op.name} has no gradient ({node.op.gradient.reason}), and the {what} depends on "
             f"{_names(sources)} through it{_place(node)}; use gc.stop_gradient(operand) to hold it constant"
         )
+    if op != "jvp":
+        _check_bounds(op, sources, live, nodes)
+
+
+def _check_bounds(op: str, sources: Iterable[Value], live: set[Value], nodes: Sequence[Node]) -> None:
+    """Raise GradientError for a loop without bound that reverse mode would have to walk back."""
+    active = reached_from(sources, nodes)
+    for node in nodes:
+        if node.op.name == "while_loop" and node.attributes["bound"] == UNBOUNDED:
+            through = [v for v in node.outputs if v in active and v in live and v.type.dtype.is_float]
+            if through and any(v in active and v.type.dtype.is_float for v in node.inputs):
+                raise GradientError(f"{op}: gc.while_loop{_place(node)}: {NO_REVERSE_MODE}")
 
 
 def _differentiably_read(outputs: Sequence[Value], nodes: Sequence[Node]) -> set[Value]:

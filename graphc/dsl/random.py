@@ -2,7 +2,7 @@
 
 A random op reads the program's `[seed, step]` (an implicit graph input named `rng`) and a stream number of its own,
 which is assigned when the declared graph is collected; so every call of these functions draws other numbers, in every
-step of the program again.
+step of the program again, and inside `gc.scan` and `gc.while_loop` in every turn.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from graphc.dsl import declare, indexing, reducing
 from graphc.dsl.declare import Operand
 from graphc.dsl.elementwise import clip
 from graphc.dsl.origin import here
+from graphc.dsl.regions import RNG, random_state
 from graphc.dsl.symbol import Symbol, elementwise, unwrap, where
 from graphc.errors import AttributeValueError, DTypeError, ShapeError
 from graphc.ir.builder import explain
 from graphc.ir.dims import Dim, Poly, as_dim
 from graphc.ir.graph import Value
-from graphc.ir.types import TensorType, as_dtype, i64
+from graphc.ir.types import as_dtype
 
 __all__ = ["RNG", "bernoulli", "categorical", "gumbel", "normal", "permutation", "truncated_normal", "uniform"]
 
 Shape = Sequence[int | str | Poly] | int | str | Poly
-
-RNG = Value(TensorType(i64, (2,)), name="rng")
-"""The graph input that holds `[seed, step]`; the runtime gives its value."""
 
 
 def uniform(shape: Shape | Operand = (), low: float = 0.0, high: float = 1.0) -> Symbol:
@@ -39,7 +37,7 @@ def uniform(shape: Shape | Operand = (), low: float = 0.0, high: float = 1.0) ->
     dims = _shape(shape)
     if isinstance(low, Symbol) or isinstance(high, Symbol) or not low <= high:
         raise AttributeValueError(f"gc.random.uniform: low must be a number of at most high, got {low!r}, {high!r}")
-    value = Symbol(declare.apply("uniform", RNG, shape=dims))
+    value = Symbol(declare.apply("uniform", random_state(), shape=dims))
     if (low, high) == (0.0, 1.0):
         return value
     # u (high - low) + low is rounded, and may be rounded up to `high`.

@@ -283,7 +283,8 @@ class Symbol:
     def __bool__(self) -> NoReturn:
         self._refuse(
             "if x, while x, a and b, a < x < b",
-            "is not known while the graph is declared; write gc.where(condition, a, b), and (a < x) & (x < b)",
+            "is not known while the graph is declared; write gc.where(condition, a, b) to choose elements, "
+            "gc.cond(condition, f, g) or gc.while_loop to choose what runs, and (a < x) & (x < b)",
         )
 
     def __float__(self) -> NoReturn:
@@ -303,7 +304,10 @@ class Symbol:
         )
 
     def __iter__(self) -> NoReturn:
-        self._refuse("for v in x", "is not a sequence; write whole-array operations such as gc.sum(x, axis=0)")
+        self._refuse(
+            "for v in x",
+            "is not a sequence; write whole-array operations such as gc.sum(x, axis=0), or gc.scan along axis 0",
+        )
 
     def __len__(self) -> NoReturn:
         self._refuse("len(x)", f"may not be known before a program runs; read x.shape, {format_shape(self.shape)}")

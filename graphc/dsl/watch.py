@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.dsl import declare
 from graphc.dsl.origin import here
+from graphc.dsl.regions import refuse
 from graphc.dsl.symbol import Symbol
 from graphc.errors import AssertionFailed, SymbolError
 from graphc.ir.graph import Graph, Node, Origin, Value, topological
@@ -39,10 +40,11 @@ def print(x: Symbol, label: str | None = None) -> Symbol:  # noqa: A001 - the pu
     """Print `x` after each call of every program that computes it, as `label: elements`; returns `x` itself.
 
     The result need not be used: `gc.print(h, "hidden")` is enough. Printing costs the program a copy of x to memory.
-    Values inside the functions given to custom gradients cannot be printed. Raises SymbolError.
+    Values inside loops, branches and the functions given to custom gradients cannot be printed. Raises SymbolError.
     """
     if not isinstance(x, Symbol):
         raise SymbolError(f"gc.print takes a symbol, got {type(x).__name__}; Python's print shows what has a value")
+    refuse("gc.print", x.ir, "return the value from the function, and print what the loop or branch gives")
     producer = x.ir.producer
     text = label or x.ir.name or (producer.op.name if producer else "value")
     _attach(x.ir, Watch(text, x.ir, here()))
@@ -59,6 +61,8 @@ def assert_(condition: Symbol, message: str) -> None:
     if not isinstance(condition, Symbol) or condition.dtype != bool_:
         found = repr(condition) if isinstance(condition, Symbol) else type(condition).__name__
         raise SymbolError(f"gc.assert_ takes a bool symbol, such as x > 0, got {found}")
+    advice = "return the condition from the function, and assert what the loop or branch gives"
+    refuse("gc.assert_", condition.ir, advice)
     read = [v for node in topological([condition.ir]) for v in node.inputs] + [condition.ir]
     leaves = frozenset(v for v in read if v.producer is None)
     if not leaves:

@@ -10,6 +10,7 @@ Values and nodes compare by identity; two graphs are equal when they have the sa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,9 +89,20 @@ class Value:
         return f"Value({label}: {self.type})"
 
 
+_numbers = itertools.count()
+
+
+def next_number() -> int:
+    """A number greater than those of all nodes made before, and less than those of nodes made from now on."""
+    return next(_numbers)
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One application of an op. `attributes` are complete (defaults filled in) and in the op's order."""
+    """One application of an op. `attributes` are complete (defaults filled in) and in the op's order.
+
+    `number` tells which of two nodes was made first, and means nothing else.
+    """
 
     op: Op
     inputs: tuple[Value, ...]
@@ -98,6 +110,7 @@ class Node:
     output_types: tuple[TensorType, ...]
     origin: Origin = NOWHERE
     outputs: tuple[Value, ...] = field(init=False)
+    number: int = field(init=False, repr=False, default_factory=next_number)
 
     def __post_init__(self) -> None:
         outputs = tuple(Value(type_, self, index) for index, type_ in enumerate(self.output_types))

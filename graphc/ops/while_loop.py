@@ -30,6 +30,10 @@ from graphc.ops.nested import (
 )
 
 UNBOUNDED = -1
+NO_REVERSE_MODE = (
+    "reverse mode saves every turn, and this loop may take any number of them; declare the largest "
+    "number of turns, gc.while_loop(..., bound=100), or take forward mode (gc.jvp)"
+)
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,7 @@ def as_scan(node: Node, b: Builder) -> tuple[Value, ...]:
 
 def _pull_back(node: Node, cotangents: Sequence[Value | None], b: Builder, reverse: Reverse) -> Sequence[Value | None]:
     if node.attributes["bound"] == UNBOUNDED:
-        reason = (
-            "reverse mode saves every turn, and this loop may take any number of them; declare the largest "
-            "number of turns, gc.while_loop(..., bound=100), or take forward mode (gc.jvp)"
-        )
-        raise GradientError(explain(node.op.name, [v.type for v in node.inputs], reason, node.origin))
+        raise GradientError(explain(node.op.name, [v.type for v in node.inputs], NO_REVERSE_MODE, node.origin))
     first = next(iter(as_scan(node, b)))
     assert first.producer is not None
     found = scan.pull_back(first.producer, [None, *cotangents], b, reverse)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graphc.dsl import origin
+from graphc.dsl.regions import refuse
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import State
 from graphc.errors import StateError
@@ -78,7 +79,8 @@ def is_training() -> bool:
 def update_state(state: State, new: Symbol) -> None:
     """Have the traced program set `state` to `new` at the end of a step, as batch normalisation does.
 
-    A layer calls this in training. Raises StateError outside a trace, and for a second update of the same state.
+    A layer calls this in training. Raises StateError outside a trace, and for a second update of the same state;
+    SymbolError for a value inside a loop or branch, which has no one value in a step.
     """
     session = current()
     if session is None:
@@ -89,4 +91,5 @@ def update_state(state: State, new: Symbol) -> None:
         raise StateError(
             f"{state.name} is updated twice in one trace; a module with state can be called once in a step"
         )
+    refuse(f"an update of {state.name}", new.ir, "carry the state through the loop, and update it with the last value")
     session.updates[state] = new

@@ -85,7 +85,7 @@ def test_comparison_by_array_on_the_left_is_elementwise(y, compute) -> None:
     ("use", "advice"),
     [
         (bool, "gc.where"), (float, "compile it"), (int, "compile it"), (complex, "before a program runs"),
-        (list, "gc.sum"), (len, "x.shape"), (range, "x.shape"), (np.asarray, "W.value"),
+        (list, "gc.sum"), (list, "gc.scan"), (len, "x.shape"), (range, "x.shape"), (np.asarray, "W.value"),
         (lambda x: 1.0 in x, "gc.equal"),
         (lambda x: np.array([x, x]), "before a program"), (lambda x: [1, 2][x], "gc.gather"),
         (lambda x: x == 3, "gc.equal"), (lambda x: x != np.ones(4), "gc.equal"), (np.arctanh, "graphc has: absolute"),
@@ -179,5 +179,5 @@ def test_attributes_of_other_libraries_tensors(name, advice, x) -> None:
 
 def test_conditions_name_what_to_write(x) -> None:
     for use in (lambda: 0 < x < 1, lambda: x and x, lambda: not x):
-        with pytest.raises(SymbolError, match=r"gc.where.*\(a < x\) & \(x < b\)"):
+        with pytest.raises(SymbolError, match=r"gc.where.*gc.cond.*gc.while_loop.*\(a < x\) & \(x < b\)"):
             use()
