@@ -95,6 +95,8 @@ class Grouping:
             self.views.add(node)
         elif not kernel.is_map:
             self._start(node, kernel)
+        elif self._is_number(node) and self._can_float(node, kernel):
+            self.floating.add(node)
         elif not self._join(node, kernel):
             if self._can_float(node, kernel):
                 self.floating.add(node)
@@ -245,8 +247,18 @@ class Grouping:
         positions = [p for p, v in enumerate(reader.inputs) if v is value]
         return len(positions) == 1 and reads_each_element_once(kernel, f"in{positions[0]}")
 
+    def _is_number(self, node: Node) -> bool:
+        """True for a map to one element that does not depend on a reduction of the same graph."""
+        makers = (self.group_of.get(v.producer) for v in node.inputs if v.producer)
+        return all(dim == 1 for dim in node.type.shape) and all(g is None or g.kernel.is_map for g in makers)
+
     def _expanded_cost(self, node: Node, kernel: Kernel) -> int:
-        """Cost of computing `node` at one point from stored values, floating producers included."""
+        """Cost of computing `node` at one point from stored values, floating producers included.
+
+        What has one element for all points costs nothing: kernels compute it before their loops.
+        """
+        if self._is_number(node):
+            return 0
         own = sum(
             1 if e.primitive in CHEAP_PRIMITIVES else EXPENSIVE
             for e in walk(map_expression(kernel))

@@ -169,3 +169,14 @@ def check(kernel: Any) -> None:
     for part in (0, 1, 5, 20, 10**6) if names else (0,):
         counts = {n: min(part, kernel.form.capacities[n]) for n in names}
         kernel.check(inputs_for(kernel.form, counts, part), counts)
+
+
+def test_what_is_the_same_at_all_points_is_computed_before_the_loops(build: Callable[..., Any]) -> None:
+    kernel = build(
+        "kernel scaled(x: f32[N,3], rate: f32[1]) -> (y: f32[N,3]) where N <= 9 { space n < N, c < 3 stage {"
+        " y[n, c] = x[n, c] * (exp(rate[0]) / f32(extent(N))) } }"
+    )
+    before, loop = kernel.source.rsplit('"""', 1)[1].split("    for ", 1)
+    assert "tile_exp(" in before and " / " in before and "tile_exp(" not in loop and "tile_load(x" in loop
+    for n in (0, 1, 9):
+        kernel.check({"x": np.ones((n, 3), "f4"), "rate": np.array([0.5], "f4")}, {"N": n})

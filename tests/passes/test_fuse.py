@@ -105,6 +105,13 @@ def test_random_numbers_are_drawn_in_a_map_of_their_own() -> None:
     assert [r for r in remarks if r.startswith("lt") and "drawn by whole blocks" in r]
 
 
+def test_single_numbers_are_computed_in_every_reader() -> None:
+    x, W, step = gc.input("x", ("N", 4)), gc.param("W", (4, 3)), gc.state("step", ())
+    rate = 0.1 / gc.sqrt(step + 1.0)
+    declared, graph = fused([x], [gc.sum(x * rate, axis=0)], {W: W * gc.exp(rate), step: step + 1.0})
+    assert kernels(graph) == ["add", "sum", "mul"] and len(declared.updated) == 2
+
+
 def test_a_value_that_depends_on_the_kernel_elsewhere_does_not_join() -> None:
     x = gc.input("x", ("N", 4))
     y = gc.sum(x, axis=1)

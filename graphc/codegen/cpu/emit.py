@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores, with_unique_axes
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Context, Tile
 from graphc.codegen.cpu.writer import Names, Source
 from graphc.codegen.host import Host
-from graphc.kernel.expr import Affine
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Const, Expr, Extent, Load, Name, affine_of, children
 from graphc.kernel.form import Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.text import print_kernel
@@ -67,13 +69,35 @@ def _operands(kernel: Kernel, context: Context) -> None:
 
 
 def _hoist_scalars(kernel: Kernel, context: Context) -> None:
-    """Load once what has no axis in its index and is not written: learning rates, random keys."""
+    """Compute once what is the same at all points: learning rates, random keys, `1 / N`."""
     written = {store.operand for store in kernel_stores(kernel)}
     scope = Scope(context, Tile())
     for load in kernel_loads(kernel):
         fixed = isinstance(load.index[0], Affine) and not load.index[0].terms
         if fixed and load.operand not in written and kernel.operand(load.operand).shape != (0,):
             context.hoisted[load] = scope.define(f"{load.operand}_value", scope.load(load))
+    for top in (e for stage in kernel.stages for e in stage.expressions()):
+        for expr in _largest_fixed(top, context):
+            if expr not in context.hoisted:
+                context.hoisted[expr] = scope.define("fixed", scope.value(expr))
+
+
+def _largest_fixed(expr: Expr, context: Context) -> Iterator[Expr]:
+    """The largest parts of an expression that compute a float from hoisted loads, constants and extents alone."""
+    if _is_fixed(expr, context):
+        if isinstance(expr, Apply) and any(not isinstance(e, Const) for e in expr.args):
+            yield expr
+        return
+    for child in children(expr):
+        yield from _largest_fixed(child, context)
+
+
+def _is_fixed(expr: Expr, context: Context) -> bool:
+    if isinstance(expr, Const | Extent) or expr in context.hoisted:
+        return True
+    if isinstance(expr, Load | Name | AxisIndex) or affine_of(expr) is not None:
+        return False  # indices are cheap where they stand
+    return all(_is_fixed(child, context) for child in children(expr))
 
 
 def _constants(text: str) -> str:
