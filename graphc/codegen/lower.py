@@ -1,18 +1,19 @@
 """Graph to kernel forms: each node that needs a kernel becomes one, a `fusion` node by composing its body's forms.
 
+Nodes that run graphs (branches, loops) are lowered with them; `graphc.codegen.regions` makes them parts of the plan.
 Operands of the resulting kernels are named by the values they hold, the same names as in the memory plan.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.errors import CompileError
 from graphc.ir.builder import explain
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, inlined
 from graphc.ir.types import i64
 from graphc.kernel.compose import bind_kernel, change_expressions, separate_names
 from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Load, transform
@@ -28,6 +29,27 @@ class LoweredNode:
     node: Node
     kernel: Kernel
     index_reader: str = ""  # the op, and its module, that uses tensor elements as indices
+
+
+@dataclass(frozen=True)
+class LoweredBody:
+    """A graph that a node runs, and what becomes of its nodes. It is a copy: no other node has its values.
+
+    `name` is what its kernels' names begin with.
+    """
+
+    name: str
+    graph: Graph
+    items: tuple[LoweredNode | NestedNode, ...]
+
+
+@dataclass(frozen=True)
+class NestedNode:
+    """A node whose graphs run as regions of the program: a branch or a loop called `name`."""
+
+    node: Node
+    name: str
+    bodies: tuple[LoweredBody, ...]
 
 
 class Names:
@@ -46,13 +68,17 @@ class Names:
         """`wanted` as an identifier, with a number appended if another kernel has it."""
         return _unique(wanted, self._kernels)
 
-    def of(self, value: Value) -> str:
-        """The name of a value, the same at every call."""
+    def of(self, value: Value, prefix: str = "") -> str:
+        """The name of a value, the same at every call. `prefix` goes before it at the first one."""
         if value not in self._values:
             node = value.producer
             label = value.name if node is None else ".".join(p for p in (_module(value), value_label(value)) if p)
-            self._values[value] = self.unique(label)
+            self._values[value] = self.unique(f"{prefix}_{label}" if prefix else label)
         return self._values[value]
+
+    def give(self, values: Sequence[Value], names: Sequence[str]) -> None:
+        """Let values have these names, which other values have too."""
+        self._values |= dict(zip(values, names, strict=True))
 
 
 def _unique(wanted: str, used: set[str]) -> str:
@@ -107,37 +133,63 @@ def _runtime_extents_lead(shape: tuple[Dim, ...]) -> bool:
     return all(isinstance(d, int) for d in real[1:])
 
 
-def lower_graph(graph: Graph, capacities: Mapping[str, int], names: Names) -> list[LoweredNode]:
-    """Kernel forms of all nodes of a fused graph that need one, in the graph's order.
+def lower_graph(
+    graph: Graph, capacities: Mapping[str, int], names: Names, prefix: str = ""
+) -> list[LoweredNode | NestedNode]:
+    """Kernel forms of all nodes of a fused graph that need one, in the graph's order; nested nodes with their graphs.
 
-    `capacities` bounds every dimension symbol left in the graph. Raises CompileError naming the op and its origin.
+    `capacities` bounds every dimension symbol left in the graph; names of kernels and values begin with `prefix`.
+    Raises CompileError naming the op and its origin.
     """
     for value in graph.inputs:
-        names.of(value)
-    lowered = []
+        names.of(value, prefix)
+    lowered: list[LoweredNode | NestedNode] = []
     for node in graph.nodes:
-        if not needs_kernel(node):
-            continue
-        kernel = replace(_form(node, names), name=_kernel_name(node, names))
-        kernel = separate_names(bind_kernel(kernel, {}, capacities))
-        lowered.append(LoweredNode(node, replace(kernel, origins=_origins(node)), _index_reader(node)))
+        for value in node.outputs if prefix else ():
+            names.of(value, prefix)
+        if node.op.nested:
+            lowered.append(_lower_nested(node, capacities, names, prefix))
+        elif needs_kernel(node):
+            kernel = replace(_form(node, names), name=_kernel_name(node, names, prefix), origins=_origins(node))
+            kernel = separate_names(bind_kernel(kernel, {}, capacities))
+            lowered.append(LoweredNode(node, kernel, _index_reader(node)))
     return lowered
+
+
+def _lower_nested(node: Node, capacities: Mapping[str, int], names: Names, prefix: str) -> NestedNode:
+    """A branch or loop and its graphs, in the order of its attributes; a loop's turn is called as the loop itself.
+
+    What a graph captures has the name of the value outside; a loop's test names carried values as the turn does.
+    """
+    name = _kernel_name(node, names, prefix)
+    first = 1 if "carried" not in node.attributes else node.attributes["carried"] + node.attributes.get("sequences", 0)
+    captured = node.inputs[first:]
+    known: list[str] = []
+    bodies = []
+    for attribute in (a for a in node.attributes if node.op.attributes[a].kind == "graph"):
+        graph: Graph = node.attributes[attribute]
+        inputs = tuple(Value(v.type, name=v.name) for v in graph.inputs)
+        copy = Graph(graph.name, inputs, inlined(graph, inputs))
+        own = len(inputs) - len(captured)
+        known = known or [names.of(v, name) for v in inputs[:own]]
+        names.give(inputs, [*known, *map(names.of, captured)])
+        region = name if attribute == "body" else f"{name}_{attribute}"
+        bodies.append(LoweredBody(region, copy, tuple(lower_graph(copy, capacities, names, region))))
+    return NestedNode(node, name, tuple(bodies))
 
 
 def _form(node: Node, names: Names) -> Kernel:
     if node.op.lower is None:
         types = [v.type for v in node.inputs]
         reason = "this op has no kernel form; a pass must replace it"
-        if node.op.nested:
-            reason = "loops and branches are not compiled yet; graphc.interpret.evaluate runs them"
         raise CompileError(explain(node.op.name, types, reason, node.origin))
     form = fused_form if node.op.name == "fusion" else named_form
     return form(node, {v: names.of(v) for v in (*node.inputs, *node.outputs)})
 
 
-def _kernel_name(node: Node, names: Names) -> str:
+def _kernel_name(node: Node, names: Names, prefix: str) -> str:
     ops = node.attributes["body"].name if node.op.name == "fusion" else node.op.name
-    return names.kernel("_".join(part for part in (node.origin.module, ops) if part))
+    return names.kernel("_".join(part for part in (prefix, node.origin.module, ops) if part))
 
 
 def _origins(node: Node) -> tuple[str, ...]:
@@ -152,6 +204,18 @@ def _index_reader(node: Node) -> str:
     readers = (n for n in nodes if n.op.lower is not None and label_sources(n.op.lower(n)))
     reader = next(readers, None)
     return "" if reader is None else f"{reader.op.name} {reader.origin.module}".rstrip()
+
+
+def index_readers(lowered: Sequence[LoweredNode | NestedNode]) -> dict[str, str]:
+    """What uses tensor elements as indices, by kernel, in nested graphs too."""
+    found: dict[str, str] = {}
+    for item in lowered:
+        if isinstance(item, NestedNode):
+            for body in item.bodies:
+                found |= index_readers(body.items)
+        elif item.index_reader:
+            found[item.kernel.name] = item.index_reader
+    return found
 
 
 def copy_kernel(name: str, source: Operand, target: str, capacities: Mapping[str, int]) -> Kernel:

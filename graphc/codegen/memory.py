@@ -7,26 +7,27 @@ value runs before it (a write-after-read edge). Otherwise the new value is copie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.lower import (
-    LoweredNode,
-    Names,
-    clamp_indices,
-    copy_kernel,
-    is_array_constant,
-    is_view,
-    label_sources,
+from graphc.codegen.blocks import copied, region_of
+from graphc.codegen.lifetimes import assign_offsets, lifetimes
+from graphc.codegen.lower import LoweredNode, Names, NestedNode, clamp_indices, index_readers, label_sources
+from graphc.codegen.regions import (
+    Block,
+    Region,
+    in_order,
+    kernels_within,
+    overwrite,
+    predicates_within,
+    regions_within,
 )
+from graphc.codegen.storage import Storage
 from graphc.ir.dims import evaluate, format_shape
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.compose import rename_operands
-from graphc.kernel.expr import Load, loads
-from graphc.kernel.form import Kernel, Operand
-from graphc.kernel.plan import Buffer, Call, Check, Plan, Update
-
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+from graphc.kernel.form import Kernel
+from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Plan, Update, While
 
 
 @dataclass(frozen=True)
@@ -57,35 +58,21 @@ class Planner:
     def __init__(
         self,
         graph: Graph,
-        lowered: Sequence[LoweredNode],
+        lowered: Sequence[LoweredNode | NestedNode],
         names: Names,
         signature: Signature,
         capacities: dict[str, int],
     ) -> None:
         self.graph, self.names, self.signature, self.capacities = graph, names, signature, capacities
-        self.kernels = [item.kernel for item in lowered]
-        self.index_readers = {item.kernel.name: item.index_reader for item in lowered if item.index_reader}
-        self.values: dict[str, Value] = {names.of(v): v for v in graph.inputs}
-        for node in graph.nodes:
-            self.values.update({names.of(v): v for v in node.outputs})
+        self.storage = Storage(names, capacities)
+        self.region = region_of(graph, lowered, self.storage)
+        self.index_readers = index_readers(lowered)
         self.leaves = {names.of(v) for v in graph.inputs}
-        self.constants = {names.of(n.output): n.output for n in graph.nodes if is_array_constant(n)}
-        self.base: dict[str, str] = {}  # name of a view -> name of the value whose memory it is
-        for node in graph.nodes:
-            if is_view(node):
-                self.base[names.of(node.output)] = names.of(node.inputs[0])
-        self.written: dict[str, str] = {}  # name of a value written in place -> its variable
         self.updates: list[Update] = []
         count = len(graph.outputs) - len(signature.updated)
         self.results = [names.of(v) for v in graph.outputs[:count]]
         self.news = [names.of(v) for v in graph.outputs[count:]]
         self.variable_names = {v.name: names.of(v) for v in graph.inputs if v.name in signature.variables}
-
-    def root(self, name: str) -> str:
-        """The value that owns the memory of `name`: views followed, in-place updates not."""
-        while name in self.base:
-            name = self.base[name]
-        return name
 
     # -- updates ---------------------------------------------------------------------------------------------
 
@@ -93,254 +80,170 @@ class Planner:
         """Write each update in place where that is safe, else by a copy at the end."""
         for variable, new in zip(self.signature.updated, self.news, strict=True):
             target = self.variable_names[variable]
-            if self.root(new) == target:
+            if self.storage.value(new) == target:
                 continue  # the variable keeps its value
-            if self._in_place_is_safe(new, target):
-                self._write_in_place(new, target)
-            else:
+            if not self._write_in_place(new, target):
                 self.updates.append(Update(target, self._own_copy(new)))
         self.results = [self._result(name) for name in self.results]
 
     def _result(self, name: str) -> str:
         """A result that is an old value of a variable gets a copy; the runtime reads results after the updates."""
-        root = self.root(name)
-        if root in self.variable_names.values() and root not in self.written and self._is_updated(root):
+        value = self.storage.value(name)
+        if value in self.variable_names.values() and value not in self.storage.written and self._is_updated(value):
             return self._own_copy(name)
         return name
 
     def _is_updated(self, variable: str) -> bool:
-        return variable in self.written.values() or any(u.target == variable for u in self.updates)
+        return variable in self.storage.written.values() or any(u.target == variable for u in self.updates)
 
     def _own_copy(self, name: str) -> str:
         """`name` itself if its memory is scratch that nothing else writes, else a copy of it made by a kernel."""
-        root = self.root(name)
-        if root not in self.leaves and root not in self.written and root not in self.constants:
+        owner = self.storage.owner(name)
+        if owner not in self.leaves and owner not in self.storage.constants:
             return name
-        value = self.values[name]
-        target = self.names.unique(f"{name}_copy")
-        source = Operand(name, value.type.dtype, value.type.shape)
-        copy = copy_kernel(self.names.kernel(f"copy_{name}"), source, target, self.capacities)
-        self.values[target] = value
-        self.kernels.append(copy)
-        return target
+        return copied(self.storage, self.region, name)
 
-    def _in_place_is_safe(self, new: str, target: str) -> bool:
-        makers = [k for k in self.kernels if any(o.name == new for o in k.outputs)]
-        taken = new in self.written or target in self.written.values()
-        if len(makers) != 1 or new in self.base or taken or self.news.count(new) > 1:
+    def _write_in_place(self, new: str, target: str) -> bool:
+        old_is_kept = any(self.storage.value(n) == target for n in (*self.results, *self.news))
+        if old_is_kept or self.news.count(new) > 1:
             return False
-        old_is_kept = any(self.root(n) == target for n in (*self.results, *self.news))
-        if old_is_kept or not _touches_own_point_only(makers[0], new, self._aliases(target)):
-            return False
-        return self._order(extra={new: target}) is not None
+        return overwrite(self.storage, self.region, new, target)
 
-    def _aliases(self, target: str) -> set[str]:
-        return {name for name in self.values if self.root(name) == target}
+    def order_items(self) -> None:
+        """Put the items of all regions into the order of the table."""
+        for region in regions_within(self.region):
+            ordered = in_order(region, self.storage)
+            assert ordered is not None, "every accepted in-place update kept the order possible"
+            region.items = ordered
 
-    def _write_in_place(self, new: str, target: str) -> None:
-        self.written[new] = target
-        for position, kernel in enumerate(self.kernels):
-            if any(o.name == new for o in kernel.outputs):
-                self.kernels[position] = rename_operands(kernel, {new: target})
-
-    # -- order -----------------------------------------------------------------------------------------------
-
-    def _order(self, extra: Mapping[str, str] | None = None) -> list[Kernel] | None:
-        """Kernels so that dependencies hold and readers of old values precede writers; None if no order does that."""
-        extra = extra or {}
-        before: list[set[int]] = [set() for _ in self.kernels]
-        maker = {o.name: i for i, k in enumerate(self.kernels) for o in k.outputs}
-        targets = {t: n for n, t in (self.written | dict(extra)).items()}
-        writer = {t: maker.get(n, maker.get(t, -1)) for t, n in targets.items()}
-        fresh = {n: t for t, n in targets.items()}
-        for i, kernel in enumerate(self.kernels):
-            for operand in kernel.inputs:
-                root = self.root(operand.name)
-                if root in fresh:  # reads a new value that lives in a variable
-                    before[i].add(writer[fresh[root]])
-                elif root in writer and writer[root] != i:
-                    before[writer[root]].add(i)
-                elif root in maker and root not in writer:
-                    before[i].add(maker[root])
-            before[i].discard(i)
-        return _stable_topological(self.kernels, before)
-
-    def order_kernels(self) -> None:
-        """Put the kernels into the order of the table."""
-        ordered = self._order()
-        assert ordered is not None, "every accepted in-place update kept the order possible"
-        self.kernels = ordered
-
-    # -- buffers ---------------------------------------------------------------------------------------------
-
-    def nbytes(self, name: str) -> int:
-        """Bytes of a value at the capacities of its dimensions."""
-        return evaluate(self.values[name].type.nbytes, self.capacities)
-
-    def storage(self, name: str) -> str:
-        """The name whose buffer holds `name`: the root of a view, the variable of an in-place update."""
-        root = self.root(name)
-        return self.written.get(root, root)
-
-    def lifetimes(self) -> dict[str, tuple[int, int]]:
-        """First and last kernel position of each scratch value; results and copied updates live to the end."""
-        end = len(self.kernels)
-        spans: dict[str, tuple[int, int]] = {}
-        for position, kernel in enumerate(self.kernels):
-            for operand in kernel.operands:
-                name = self.storage(operand.name)
-                first, last = spans.get(name, (position, position))
-                spans[name] = (min(first, position), max(last, position))
-        for name in (*self.results, *(u.source for u in self.updates)):
-            if (root := self.storage(name)) in spans:
-                spans[root] = (spans[root][0], end)
-        return {n: s for n, s in spans.items() if n not in self.leaves and n not in self.constants}
+    # -- the plan --------------------------------------------------------------------------------------------
 
     def plan(self) -> PlannedProgram:
         """The finished plan."""
+        storage = self.storage
         special = {*self.signature.variables, self.signature.rng}
-        inputs = [v for v in self.graph.inputs if v.name not in special]
-        sizes = {self.names.of(v): self.nbytes(self.names.of(v)) for v in inputs}
-        always = {name: (-1, len(self.kernels)) for name in sizes}
-        spans = self.lifetimes()
-        sizes |= {name: self.nbytes(name) for name in spans}
-        offsets, arena = assign_offsets(sizes, always | spans)
+        inputs = [self.names.of(v) for v in self.graph.inputs if v.name not in special]
+        kernels = {kernel.name: self._in_place(kernel) for kernel in kernels_within(self.region)}
+        checked = {k.name for region in regions_within(self.region) if not region.conditional
+                   for k in region.items if isinstance(k, Kernel)}  # fmt: skip
+        used = self._used_names(kernels.values())
+        outlive = (*self.results, *(u.source for u in self.updates))
+        spans = lifetimes(self.region, storage, inputs, outlive)
+        spans = {n: s for n, s in spans.items() if n in inputs or n not in self.leaves | storage.constants.keys()}
+        offsets, arena = assign_offsets({name: storage.nbytes(name) for name in spans}, spans)
         variables = list(self.variable_names.values())
         owners = {buffer: name for name, buffer in self.variable_names.items()}
-        used = self._used_names()
-        constants = {n: self.constants[n] for n in used if n in self.constants}
-        buffers = [self._buffer(name, offsets, variables, list(constants)) for name in used]
+        constants = {n: storage.constants[n] for n in used if n in storage.constants}
         plan = Plan(
             name=self.graph.name,
-            buffers=tuple(buffers),
-            entries=tuple(self._call(k) for k in self.kernels),
+            buffers=tuple(self._buffer(name, offsets, variables, list(constants)) for name in used),
+            entries=self._entries(self.region, kernels),
             arena_bytes=arena,
-            inputs=tuple(self.names.of(v) for v in inputs),
-            results=tuple(self.storage(n) if n in self.written else n for n in self.results),
+            inputs=tuple(inputs),
+            results=tuple(self._own_name(n) for n in self.results),
             variables=tuple(variables),
             constants=tuple(constants),
             extents=dict(self.capacities),
             updates=tuple(self.updates),
-            written=tuple(dict.fromkeys(self.written.values())),
-            checks=tuple(self._checks()),
+            written=tuple(dict.fromkeys(t for t in storage.written.values() if t in variables)),
+            checks=tuple(self._checks(kernels[name] for name in kernels if name in checked)),
         )
-        operands = {o.name for k in self.kernels for o in k.operands}
-        checked = frozenset(name for name in operands if self.is_checked(name))
-        kernels = tuple(clamp_indices(k, checked) for k in self.kernels)
-        return PlannedProgram(plan, kernels, constants, owners)
+        clamped = tuple(self._clamped(kernel, name in checked) for name, kernel in kernels.items())
+        return PlannedProgram(plan, clamped, constants, owners)
 
-    def _used_names(self) -> list[str]:
+    def _in_place(self, kernel: Kernel) -> Kernel:
+        """The kernel with one operand for a value that it overwrites and the new one."""
+        written = {o.name: self._own_name(o.name) for o in kernel.outputs if o.name in self.storage.written}
+        return rename_operands(kernel, written) if written else kernel
+
+    def _own_name(self, name: str) -> str:
+        """The value at the begin of a chain of updates in place; `name` itself if it is no update."""
+        while name in self.storage.written:
+            name = self.storage.value(self.storage.written[name])
+        return name
+
+    def _entries(self, region: Region, kernels: Mapping[str, Kernel]) -> tuple[Entry, ...]:
+        items = (item if isinstance(item, Block) else kernels[item.name] for item in region.items)
+        return tuple(self._entry(item, kernels) for item in items)
+
+    def _entry(self, item: Kernel | Block, kernels: Mapping[str, Kernel]) -> Entry:
+        if isinstance(item, Kernel):
+            return Call(item.name, tuple(o.name for o in item.operands), item.runtime_extents)
+        inner = [self._entries(region, kernels) for region in item.regions]
+        if item.kind == "branch":
+            return Branch(item.predicate, *inner)
+        if item.kind == "while":
+            return While(item.name, inner[0], item.predicate, inner[1], item.count)
+        return Loop(item.name, item.count, inner[0], tuple(self._strides(item, kernels)))
+
+    def _strides(self, loop: Block, kernels: Mapping[str, Kernel]) -> Iterator[tuple[str, int]]:
+        (body,) = loop.regions
+        operands = (o.name for k in kernels_within(body) for o in kernels[k.name].operands)
+        for name in dict.fromkeys((*operands, *predicates_within(body))):
+            if stride := self.storage.spot(name).strides.get(loop.name):
+                yield name, stride
+
+    def _used_names(self, kernels: Iterable[Kernel]) -> list[str]:
         names = dict.fromkeys(self.names.of(v) for v in self.graph.inputs)
-        names.update(dict.fromkeys(o.name for k in self.kernels for o in k.operands))
-        names.update(dict.fromkeys(self.results))
+        names.update(dict.fromkeys(o.name for k in kernels for o in k.operands))
+        names.update(dict.fromkeys(predicates_within(self.region)))
+        names.update(dict.fromkeys(map(self._own_name, self.results)))
         names.update(dict.fromkeys(n for u in self.updates for n in (u.target, u.source)))
         for name in list(names):
-            names.setdefault(self.storage(name))
+            names.setdefault(self.storage.owner(name))
         return list(names)
 
     def _buffer(self, name: str, offsets: Mapping[str, int], variables: list[str], constants: list[str]) -> Buffer:
-        owner, type_ = self.storage(name), self.values[name].type
+        spot, type_ = self.storage.spot(name), self.storage.values[name].type
+        owner, start = spot.owner, spot.start
         shape = tuple(evaluate(d, self.capacities) for d in type_.shape)
         if owner in variables:
             region, offset = "variable", variables.index(owner)
         elif owner in constants:
             region, offset = "constant", constants.index(owner)
-        elif owner in self.leaves and self.values[owner].name == self.signature.rng:
+        elif owner in self.leaves and self.storage.values[owner].name == self.signature.rng:
             region, offset = "rng", 0
         else:
-            region, offset = ("input" if owner in self.leaves else "arena"), offsets[owner]
+            region, offset, start = ("input" if owner in self.leaves else "arena"), offsets[owner] + start, 0
         dims = format_shape(type_.shape)[1:-1]
-        return Buffer(name, type_.dtype.name, shape, region, offset, self.nbytes(name), dims)
+        return Buffer(name, type_.dtype.name, shape, region, offset, self.storage.nbytes(name), dims, start)
 
-    def _call(self, kernel: Kernel) -> Call:
-        return Call(kernel.name, tuple(o.name for o in kernel.operands), kernel.runtime_extents)
+    # -- checks of indices -----------------------------------------------------------------------------------
 
-    def _checks(self) -> list[Check]:
+    def _clamped(self, kernel: Kernel, checked: bool) -> Kernel:
+        """Indices that no check covers are clamped; a kernel that may not run has no checks before the first one."""
+        covered = {o.name for o in kernel.operands if checked and self.checked_input(o.name)}
+        return clamp_indices(kernel, frozenset(covered))
+
+    def _checks(self, kernels: Iterable[Kernel]) -> list[Check]:
         """Bounds of program inputs that kernels use as indices: checked at every call, before the first kernel."""
         found: dict[Check, None] = {}
-        for kernel in self.kernels:
+        for kernel in kernels:
             for operand, offset, index in label_sources(kernel):
-                if self.is_checked(operand):
+                if (leaf := self.checked_input(operand)) is not None:
                     bounds = (evaluate(index.lower, self.capacities), evaluate(index.upper, self.capacities))
                     reader = self.index_readers.get(kernel.name, kernel.name)
-                    found[Check(self.root(operand), bounds[0] - offset, bounds[1] - offset, reader)] = None
+                    found[Check(leaf, bounds[0] - offset, bounds[1] - offset, reader)] = None
         return list(found)
 
-    def is_checked(self, operand: str) -> bool:
-        """True if `operand` is a program input, whose elements are checked at the call."""
-        root = self.root(operand)
-        if root not in self.leaves:
-            return False
-        name = self.values[root].name
-        return name not in self.signature.variables and name != self.signature.rng
-
-
-def _touches_own_point_only(kernel: Kernel, new: str, old: set[str]) -> bool:
-    """True if `kernel` reads the values `old` (one memory) only at the point, and in the stage, that stores `new`."""
-    place = [(stage, store) for stage in kernel.stages for store in stage.stores if store.operand == new]
-    if len(place) != 1 or place[0][1].mode != "=" or kernel.operand(new).init is not None:
-        return False
-    stage, store = place[0]
-    covered = {t[0] for i in store.index if hasattr(i, "terms") for t in i.terms}
-    inside_reduction = [e for a in stage.accumulates for e in a.exprs]
-    inside_reduction += [let.expr for let in stage.lets] if stage.reduce else []
-    if {a.name for a in (*kernel.space, *stage.space) if a.extent != 1} - covered:
-        return False
-    for other in kernel.stages:
-        for expr in other.expressions():
-            for load in loads(expr):
-                if load.operand in old and (other is not stage or load.index != store.index):
-                    return False
-    return not any(_reads(e, old) for e in inside_reduction)
-
-
-def _reads(expr: object, names: set[str]) -> bool:
-    return any(isinstance(load, Load) and load.operand in names for load in loads(expr))  # type: ignore[arg-type]
-
-
-def _stable_topological(kernels: Sequence[Kernel], before: list[set[int]]) -> list[Kernel] | None:
-    """Kernels so that `before[i]` come ahead of kernel i, else in the given order; None for a cycle."""
-    done: list[int] = []
-    placed: set[int] = set()
-    while len(done) < len(kernels):
-        ready = next((i for i in range(len(kernels)) if i not in placed and before[i] <= placed), None)
-        if ready is None:
+    def checked_input(self, operand: str) -> str | None:
+        """The program input, whose elements are checked at the call, that the operand is or lies in; else None."""
+        owner = self.storage.owner(operand)
+        if owner not in self.leaves:
             return None
-        done.append(ready)
-        placed.add(ready)
-    return [kernels[i] for i in done]
-
-
-def assign_offsets(sizes: Mapping[str, int], spans: Mapping[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
-    """Byte offsets in one arena so that values alive together never overlap, and the arena's size.
-
-    Greedy by size, first fit (Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference").
-    """
-    offsets: dict[str, int] = {}
-    end = 0
-    for name in sorted(sizes, key=lambda n: (-sizes[n], spans[n], n)):
-        first, last = spans[name]
-        size = max(sizes[name], 1)
-        neighbours = sorted(
-            (offsets[o], offsets[o] + max(sizes[o], 1))
-            for o in offsets
-            if spans[o][0] <= last and first <= spans[o][1]
-        )
-        offset = 0
-        for start, stop in neighbours:
-            if offset + size <= start:
-                break
-            offset = max(offset, -(-stop // ALIGNMENT) * ALIGNMENT)
-        offsets[name] = offset
-        end = max(end, offset + size)
-    return offsets, -(-end // ALIGNMENT) * ALIGNMENT
+        name = self.storage.values[owner].name
+        return owner if name not in self.signature.variables and name != self.signature.rng else None
 
 
 def plan_program(
-    graph: Graph, lowered: Sequence[LoweredNode], names: Names, signature: Signature, capacities: dict[str, int]
+    graph: Graph,
+    lowered: Sequence[LoweredNode | NestedNode],
+    names: Names,
+    signature: Signature,
+    capacities: dict[str, int],
 ) -> PlannedProgram:
     """Order the kernels, place every value and return the plan; see the module docstring."""
     planner = Planner(graph, lowered, names, signature, capacities)
     planner.place_updates()
-    planner.order_kernels()
+    planner.order_items()
     return planner.plan()

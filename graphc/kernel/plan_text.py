@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While
+from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While, walk
 
 
 def print_plan(plan: Plan) -> str:
@@ -30,7 +30,11 @@ def _memory(plan: Plan) -> Iterator[str]:
     """One line a buffer, by region and offset, in columns."""
     regions = list(dict.fromkeys(("arena", "input", *(b.region for b in plan.buffers))))
     ordered = sorted(plan.buffers, key=lambda b: (regions.index(b.region), b.offset, b.name))
-    rows = [(b.name, _type(b), b.region, _place(b)) for b in ordered]
+    steps: dict[str, str] = {}
+    for loop in (entry for entry in walk(plan.entries) if isinstance(entry, Loop)):
+        for name, step in loop.strides:
+            steps[name] = f"{steps.get(name, '')}, {step:+} each {loop.name}"
+    rows = [(b.name, _type(b), b.region, _place(b) + steps.get(b.name, "")) for b in ordered]
     widths = [max((len(row[k]) for row in rows), default=0) for k in range(3)]
     for row in rows:
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
@@ -52,8 +56,7 @@ def _place(buffer: Buffer) -> str:
 def _entries(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
         if isinstance(entry, Loop):
-            moved = "".join(f", {name} by {step} bytes" for name, step in entry.strides)
-            yield f"loop {entry.name} < {entry.count}{moved} {{"
+            yield f"loop {entry.name} < {entry.count} {{"
             yield from _indented(entry.body)
             yield "}"
         elif isinstance(entry, Branch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphc.codegen.memory import ALIGNMENT, assign_offsets
+from graphc.codegen.lifetimes import ALIGNMENT, assign_offsets
 
 spans = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda p: (min(p), max(p)))
 values = st.lists(st.tuples(st.integers(0, 5000), spans), min_size=1, max_size=25)

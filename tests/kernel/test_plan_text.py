@@ -62,7 +62,7 @@ TEXT = """plan train where N <= 64 {
     loss    f32[]                   arena     0 .. 4
     go      bool[]                  arena     64 .. 65
     hidden  f32[64,512] as [N,512]  arena     4096 .. 135168
-    x       f32[64,784] as [N,784]  input     0 .. 200704
+    x       f32[64,784] as [N,784]  input     0 .. 200704, +128 each t
     row     f32[10]                 variable  #0, 40 bytes from 31320
     w       f32[784,10]             variable  #0, 31360 bytes
     one     f32[]                   constant  #0, 4 bytes
@@ -70,7 +70,7 @@ TEXT = """plan train where N <= 64 {
   table {
     forward(x, w, hidden) where N
     barrier
-    loop t < 5, x by 128 bytes {
+    loop t < 5 {
       cell(hidden)
       barrier
       if go {

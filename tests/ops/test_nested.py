@@ -9,8 +9,7 @@ import graphc.ops  # noqa: F401  (fills the registry)
 from graphc.autodiff.check import check_gradients
 from graphc.autodiff.forward import push_forward
 from graphc.autodiff.reverse import gradients
-from graphc.codegen.lower import Names, lower_graph
-from graphc.errors import AttributeValueError, CompileError, DTypeError, GradientError, ShapeError
+from graphc.errors import AttributeValueError, DTypeError, GradientError, ShapeError
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Origin, Value
@@ -166,8 +165,3 @@ def test_wrong_loops_are_refused() -> None:
         While((X,), (), body("two", [ROW], lambda x: [x, x]), same, -1).apply(b)
     with pytest.raises(AttributeValueError, match="bound=-2 is no number of turns"):
         While((X,), (), same, same, -2).apply(b)
-
-
-def test_loops_are_no_kernels() -> None:
-    with pytest.raises(CompileError, match="cond"):
-        lower_graph(Graph("g", (P, X, Y), (branches(),)), {}, Names())
