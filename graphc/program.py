@@ -418,6 +418,6 @@ def compiler_fingerprint() -> str:
     root = pathlib.Path(__file__).parent
     digest = hashlib.sha256(f"python {sys.version} sympy {version('sympy')} numpy {np.__version__}".encode())
     files = [root / "program.py", *(p for folder in COMPILER_FOLDERS for p in (root / folder).rglob("*"))]
-    for path in sorted(p for p in files if p.suffix in (".py", ".ll")):
+    for path in sorted(p for p in files if p.suffix in (".py", ".ll", ".txt")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

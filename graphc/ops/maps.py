@@ -9,10 +9,10 @@ import numpy as np
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import Attribute, Attributes, Infer, NotDifferentiable, Op, Sample
+from graphc.ir.op import OPS, Attribute, Attributes, Infer, NotDifferentiable, Op, Sample
 from graphc.ir.types import bool_
 from graphc.kernel.form import Kernel
-from graphc.ops import forms, scalar
+from graphc.ops import forms, scalar, tape
 from graphc.ops.rules import FLOATS, NUMBERS, elementwise_rule
 
 Samples = Callable[[], Sequence[Sample]]
@@ -40,8 +40,12 @@ def scalar_op(
     """
 
     def reference(arrays: Sequence[Any], given: Attributes) -> tuple[Any, ...]:
-        expression = scalar.expression(scalar.bound(function, given), len(arrays))
-        value = scalar.numpy_value(expression, scalar.operand_symbols(len(arrays)), arrays)
+        recorded = tape.find(OPS.get(name), given, "value")
+        if recorded is not None:
+            value = _replayed(recorded, arrays)
+        else:
+            expression = scalar.expression(scalar.bound(function, given), len(arrays))
+            value = scalar.numpy_value(expression, scalar.operand_symbols(len(arrays)), arrays)
         return (value if value.shape else np.full(arrays[0].shape, value),)  # a constant function reads nothing
 
     def differentiate(node: Node, cotangents: Sequence[Value | None], builder: Builder) -> Sequence[Value | None]:
@@ -68,13 +72,24 @@ def scalar_op(
     )
 
 
+def _replayed(recorded: str, arrays: Sequence[Any]) -> Any:
+    known = dict(zip(scalar.operand_names(len(arrays)), arrays, strict=True))
+    with np.errstate(all="ignore"):
+        return np.asarray(tape.replay(recorded, scalar.numpy_target(arrays), known))
+
+
 def lower_scalar(node: Node, function: scalar.Scalar) -> Kernel:
     """The map of a scalar function of all operands of a node."""
     arity = len(node.inputs)
     loads = [forms.load(node, k) for k in range(arity)]
-    known = dict(zip(scalar.operand_symbols(arity), loads, strict=True))
-    lets, (value,) = scalar.kernel_value([scalar.expression(function, arity)], known, node.inputs[-1].type.dtype)
-    return forms.map_kernel(node, value, lets)
+    target = scalar.KernelTarget(node.inputs[-1].type.dtype)
+    recorded = scalar.recorded_for(node, function, "kernel")
+    if recorded is not None:
+        value = tape.replay(recorded, target, dict(zip(scalar.operand_names(arity), loads, strict=True)))
+    else:
+        known = dict(zip(scalar.operand_symbols(arity), loads, strict=True))
+        value = scalar.fold_shared(scalar.expression(function, arity), target, known)
+    return forms.map_kernel(node, value, tuple(target.lets))
 
 
 def unary(

@@ -1,7 +1,7 @@
 """Scalar maths as SymPy expressions over numerically stable primitives, and everything printed from them.
 
 An elementwise op is one expression: `scalar=lambda x, y: x / y`, or a primitive of this module such as
-`scalar=sigmoid`. From it come the NumPy reference (`numpy_value`), the kernel code (`kernel_value`), LaTeX
+`scalar=sigmoid`. From it come the NumPy reference (`numpy_value`), the kernel code (`KernelTarget`), LaTeX
 (`latex`), and the gradient as graph nodes (`gradient_nodes`). Each primitive states its derivatives in terms of
 its *output* where that is stable, so a gradient reads the forward result instead of computing it again.
 Derivatives are SymPy's `diff` followed by `cse`, never `simplify`, which would expand to bare exponentials.
@@ -12,9 +12,9 @@ SymPy is imported by the functions that need it, not by this module.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from graphc.ir.types import DType
 from graphc.kernel.expr import Apply, Const, Expr, Name
 from graphc.kernel.form import Let
 from graphc.kernel.primitives import PRIMITIVES
+from graphc.ops import tape
+from graphc.ops.tape import Target
 
 SymPy = Any  # a SymPy expression; SymPy has no type stubs
 Scalar = Callable[..., SymPy]  # from operands, and settings as keywords
@@ -191,22 +193,6 @@ def _unless(loses: SymPy, ties: SymPy) -> SymPy:
     return where(loses, 0, where(ties, half(), 1))
 
 
-class Target(Generic[T]):
-    """What an expression is printed to: how a constant and the application of a primitive are written there."""
-
-    def constant(self, value: float) -> T:
-        """A number."""
-        raise NotImplementedError
-
-    def apply(self, primitive: str, args: Sequence[T]) -> T:
-        """A primitive of the kernel language (`add`, `mul`, `exp`, ...) applied to arguments."""
-        raise NotImplementedError
-
-    def has(self, primitive: str) -> bool:
-        """Whether a function that is no kernel primitive, such as `relu`, can be applied here as it is."""
-        return False
-
-
 def fold(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
     """Print `expr` to a target; `known` holds the symbols' values. Equal sub-expressions are printed once.
 
@@ -220,6 +206,17 @@ def fold(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
         return done[e]
 
     return visit(expr)
+
+
+def fold_shared(expr: SymPy, target: Target[T], known: Mapping[SymPy, T]) -> T:
+    """As `fold`, with what occurs more than once (`cse`) named by the target."""
+    import sympy
+
+    shared, (reduced,) = sympy.cse([expr], symbols=sympy.numbered_symbols("t"))
+    scope = dict(known)
+    for name, value in shared:
+        scope[name] = target.let(str(name), fold(value, target, scope))
+    return fold(reduced, target, scope)
 
 
 def _print_one(e: SymPy, target: Target[T], visit: Callable[[SymPy], T]) -> T:
@@ -303,15 +300,20 @@ class NumpyTarget(Target[Any]):
 
 @dataclass(frozen=True)
 class KernelTarget(Target[Expr]):
-    """Writes kernel expressions; constants take `dtype`."""
+    """Writes kernel expressions; constants take `dtype`, and `lets` collects what is named."""
 
     dtype: DType
+    lets: list[Let] = field(default_factory=list)
 
     def constant(self, value: float) -> Expr:
         return Const(float(value) if self.dtype.is_float else int(value), self.dtype)
 
     def apply(self, primitive: str, args: Sequence[Expr]) -> Expr:
         return Apply(primitive, tuple(args))
+
+    def let(self, name: str, value: Expr) -> Expr:
+        self.lets.append(Let(name, value))
+        return Name(name)
 
 
 # Ops whose name is not that of their primitive.
@@ -391,46 +393,66 @@ def latex(expr: SymPy) -> str:
 
 def numpy_value(expr: SymPy, symbols: Sequence[SymPy], arrays: Sequence[Any], dtype: Any = None) -> Any:
     """The value of `expr` for NumPy arrays, broadcast and in their dtype; IEEE infinities and NaN without warnings."""
-    constant_dtype = dtype or next((a.dtype for a in reversed(arrays) if a.dtype != bool), np.dtype(bool))
+    target = numpy_target(arrays, dtype)
     with np.errstate(all="ignore"):
-        return np.asarray(fold(expr, NumpyTarget(constant_dtype), dict(zip(symbols, arrays, strict=True))))
+        return np.asarray(fold(expr, target, dict(zip(symbols, arrays, strict=True))))
 
 
-def kernel_value(
-    exprs: Sequence[SymPy], known: Mapping[SymPy, Expr], dtype: DType
-) -> tuple[tuple[Let, ...], list[Expr]]:
-    """Kernel expressions, and lets for what they share (`cse`); `known` maps symbols to loads or names."""
-    import sympy
-
-    shared, reduced = sympy.cse(list(exprs), symbols=sympy.numbered_symbols("t"))
-    target, scope, lets = KernelTarget(dtype), dict(known), []
-    for name, value in shared:
-        lets.append(Let(str(name), fold(value, target, scope)))
-        scope[name] = Name(str(name))
-    return tuple(lets), [fold(value, target, scope) for value in reduced]
+def numpy_target(arrays: Sequence[Any], dtype: Any = None) -> NumpyTarget:
+    """The target whose constants have `dtype`, else that of the last array that holds numbers."""
+    return NumpyTarget(dtype or next((a.dtype for a in reversed(arrays) if a.dtype != bool), np.dtype(bool)))
 
 
 def gradient_nodes(node: Node, scalar: Scalar, cotangent: Value, builder: Builder) -> list[Value | None]:
-    """Cotangents of an elementwise node's operands as graph nodes; what equals the node's output reads it."""
-    import sympy
+    """Cotangents of an elementwise node's operands as graph nodes; what equals the node's output reads it.
 
-    arity = len(node.inputs)
-    f, g = sympy.Symbol("f"), sympy.Symbol("g")
-    known: dict[SymPy, Value] = dict(zip(operand_symbols(arity), node.inputs, strict=True))
-    known |= {f: node.output, g: cotangent}
-    whole = expression(scalar, arity)
+    `scalar` is the node's function with its attributes bound: `bound(node.op.scalar, node.attributes)`.
+    """
     result: list[Value | None] = []
+    operands = dict(zip(operand_names(len(node.inputs)), node.inputs, strict=True))
     for position, value in enumerate(node.inputs):
-        slope = derivative(scalar, arity, position) if value.type.dtype.is_float else sympy.S.Zero
-        if slope == 0:
+        if not value.type.dtype.is_float:
             result.append(None)
             continue
-        shared, (total,) = sympy.cse([times(slope.xreplace({whole: f}), g)], symbols=sympy.numbered_symbols("t"))
-        target, scope = GraphTarget(value.type.dtype, builder), dict(known)
-        for name, part in shared:
-            scope[name] = fold(part, target, scope)
-        result.append(fold(total, target, scope))
+        target = GraphTarget(value.type.dtype, builder)
+        recorded = recorded_for(node, scalar, f"slope{position}")
+        if recorded is not None:
+            known = {**operands, "f": node.output, "g": cotangent}
+            result.append(None if recorded == tape.FLAT else tape.replay(recorded, target, known))
+        else:
+            result.append(_slope(scalar, position, target, node, cotangent))
     return result
+
+
+def recorded_for(node: Node, scalar: Scalar, use: str) -> str | None:
+    """The tape of a node, if `scalar` is the function of its op."""
+    own = node.op.scalar is not None and scalar == bound(node.op.scalar, node.attributes)
+    return tape.find(node.op, node.attributes, use) if own else None
+
+
+def _slope(scalar: Scalar, position: int, target: GraphTarget, node: Node, cotangent: Value) -> Value | None:
+    arity = len(node.inputs)
+    expr = slope_expression(scalar, arity, position)
+    if expr == 0:
+        return None
+    known: dict[SymPy, Value] = dict(zip(operand_symbols(arity), node.inputs, strict=True))
+    output, factor = slope_symbols()
+    return fold_shared(expr, target, {**known, output: node.output, factor: cotangent})
+
+
+def slope_expression(scalar: Scalar, arity: int, position: int) -> SymPy:
+    """The cotangent of an operand as an expression of the operands, the output `f` and its cotangent `g`."""
+    output, factor = slope_symbols()
+    slope = derivative(scalar, arity, position)
+    return 0 if slope == 0 else times(slope.xreplace({expression(scalar, arity): output}), factor)
+
+
+@cache
+def slope_symbols() -> tuple[SymPy, SymPy]:
+    """The symbols of an op's output and of its cotangent: `f` and `g`."""
+    import sympy
+
+    return sympy.Symbol("f"), sympy.Symbol("g")
 
 
 def times(slope: SymPy, factor: SymPy) -> SymPy:

@@ -56,16 +56,17 @@ def test_chain_rule_goes_into_branches() -> None:
 
 
 def test_kernel_text_has_typed_constants() -> None:
-    _, (value,) = scalar.kernel_value([1 - x / 2], {x: LOAD}, f32)
+    value = scalar.fold_shared(1 - x / 2, scalar.KernelTarget(f32), {x: LOAD})
     assert value == Apply("sub", (Const(1.0, f32), Apply("mul", (Const(0.5, f32), LOAD))))
-    _, (whole,) = scalar.kernel_value([2 * x], {x: LOAD}, i32)
+    whole = scalar.fold_shared(2 * x, scalar.KernelTarget(i32), {x: LOAD})
     assert whole == Apply("mul", (Const(2, i32), LOAD))
 
 
 def test_kernel_lets_hold_what_is_shared() -> None:
     y = scalar.sigmoid(x)
-    lets, (value,) = scalar.kernel_value([y * (1 - y)], {x: LOAD}, f64)
-    assert lets == (Let("t0", Apply("sigmoid", (LOAD,))),)
+    target = scalar.KernelTarget(f64)
+    value = scalar.fold_shared(y * (1 - y), target, {x: LOAD})
+    assert target.lets == [Let("t0", Apply("sigmoid", (LOAD,)))]
     assert value == Apply("mul", (Name("t0"), Apply("sub", (Const(1.0, f64), Name("t0")))))
 
 
