@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 import graphc
 from graphc.errors import GraphcError, InputError
+from graphc.runtime.cores import chosen_threads
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 WORKLOADS = ("mlp", "mlp_small", "dae", "rbm", "contraction", "peak")  # tests compare with inspect/workloads.py
@@ -88,7 +89,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
                         help="cosine: the learning rate falls epoch by epoch, towards 0 (%(default)s)")
     parser.add_argument("--validation", type=_fraction, default=0.1, metavar="FRACTION",
                         help="share of the training images held out to watch progress (%(default)s)")
-    _add_machine(parser, threads=1)
+    _add_machine(parser)
     parser.add_argument("--save", metavar="FILE", help="write the trained parameters (.safetensors)")
     _add_json(parser)
 
@@ -100,7 +101,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
                         "machine), contraction: the kernels of one dense layer, or peak: fused multiply-adds and "
                         "memory bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
-    _add_machine(parser, threads=1)
+    _add_machine(parser)
     _add_json(parser)
 
 
@@ -119,9 +120,9 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
-def _add_machine(parser: argparse.ArgumentParser, threads: int) -> None:
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_count, default=0, help="start of all random numbers (%(default)s)")
-    parser.add_argument("--threads", type=_positive, default=threads, help="threads of a step (%(default)s)")
+    parser.add_argument("--threads", type=_positive, help="threads of a step (GRAPHC_THREADS, or the cores)")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -220,10 +221,11 @@ def _save(model: Any, path: str | None) -> None:
 
 def _bench(arguments: argparse.Namespace) -> int:
     result: Any
+    threads = chosen_threads(arguments.threads, os.environ)
     if arguments.workload == "peak":
         from graphc.inspect.peak import measure_peak
 
-        result = measure_peak(arguments.threads, arguments.seconds)
+        result = measure_peak(threads, arguments.seconds)
     elif arguments.workload == "contraction":
         from graphc.inspect.contraction import measure_contractions
 
@@ -231,7 +233,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     else:
         from graphc.inspect.bench import run
 
-        result = run(arguments.workload, threads=arguments.threads, seconds=arguments.seconds, seed=arguments.seed)
+        result = run(arguments.workload, threads=threads, seconds=arguments.seconds, seed=arguments.seed)
     if arguments.json:
         _print_json(result.to_json())
     else:

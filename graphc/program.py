@@ -16,6 +16,7 @@ import pathlib
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from graphc.dsl.collect import Declared, collect
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
 from graphc.dsl.watch import report
-from graphc.errors import CacheWarning, CompileError, GraphcWarning, InputError
+from graphc.errors import CacheWarning, CompileError, InputError
 from graphc.inspect.environment import asked
 from graphc.ir.dims import evaluate, symbols
 from graphc.ir.graph import Graph
@@ -35,6 +36,7 @@ from graphc.ir.text import print_graph
 from graphc.kernel.plan import Plan
 from graphc.kernel.plan_text import print_plan
 from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
+from graphc.runtime.cores import chosen_threads
 from graphc.runtime.executable import Executable
 from graphc.runtime.profile import KernelTime, profile
 
@@ -104,6 +106,7 @@ class Program:
         self._without = without
         self._cache = cache
         self._lock = threading.RLock()  # calls from several threads take turns, also when one of them specialises
+        _programs.add(self)
         self._capacities: dict[str, int] = {}
         self._executable: Executable | None = None
         self._image: ProgramImage | None = None
@@ -374,6 +377,19 @@ class Program:
         return f"<Program {self.name}: {state}>"
 
 
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _free_locks() -> None:
+    """In the child of a fork, where the threads that may have held a program's lock are not."""
+    for program in list(_programs):
+        program._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_locks)
+
+
 def compile(  # noqa: A001 - the public name, used as gc.compile
     inputs: Sequence[Input],
     outputs: Sequence[Symbol],
@@ -381,7 +397,7 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     *,
     dims: Mapping[str, int] | None = None,
     target: str = "cpu",
-    threads: int = 1,
+    threads: int | None = None,
     seed: int = 0,
     name: str = "program",
     without: Sequence[str] = (),
@@ -390,16 +406,13 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
 
     All updates see the old values. `dims` gives capacities of dimension symbols; those not given come from the first
-    call. `seed` starts the random state and initialises variables that have no values yet. `without` switches passes
-    off by name (`program.stages` shows them), to see what they do. Raises InputError or CompileError; nothing runs
-    before the first call.
+    call. `threads` is how many threads a step may use, None for `GRAPHC_THREADS` or as many as there are physical
+    cores; no bit of a result depends on it. `seed` starts the random state and initialises variables that have no
+    values yet. `without` switches passes off by name (`program.stages` shows them), to see what they do. Raises
+    InputError or CompileError; nothing runs before the first call.
     """
     if target not in TARGETS:
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
-    if threads < 1:
-        raise CompileError(f"threads must be at least 1, got {threads}")
-    if threads > 1:
-        warnings.warn(f"threads={threads}: this version runs programs on one thread", GraphcWarning, stacklevel=2)
     if not hasattr(seed, "__index__"):
         raise InputError(f"the seed must be an integer, got {seed!r}")
     if updates is not None and not isinstance(updates, Mapping):
@@ -407,8 +420,9 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
     left_out = (without,) if isinstance(without, str) else tuple(without)
+    workers = chosen_threads(threads, os.environ)
     return Program(
-        declared, dims or {}, threads=threads, seed=operator.index(seed), name=name, cache=chosen, without=left_out
+        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, without=left_out
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import CompileError, GraphcError, GraphcWarning, InputError
+from graphc.errors import CompileError, GraphcError, InputError
 from graphc.program import Program
 
 
@@ -190,8 +190,6 @@ def test_unknown_target_dims_and_threads() -> None:
         gc.compile([x], [x + 1.0], dims={"N": 4, "M": 3})
     with pytest.raises(CompileError, match="threads"):
         gc.compile([x], [x], threads=0)
-    with pytest.warns(GraphcWarning, match="one thread"):
-        gc.compile([x], [x], threads=2)
 
 
 def test_results_are_fresh_arrays() -> None:

@@ -26,6 +26,7 @@ from graphc.inspect.oracle import check_step
 from graphc.inspect.record import record_step
 from graphc.program import compile
 from graphc.runtime.cache import default_cache
+from graphc.runtime.cores import default_threads
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 PACKAGES = ("numpy", "numba", "llvmlite", "sympy", "rich", "safetensors")
@@ -82,7 +83,8 @@ def _packages() -> tuple[str, str]:
 
 def _vector_unit() -> tuple[str, str]:
     machine = host()
-    detail = f"{machine.cpu}: {machine.lanes} float32 lanes, {machine.registers} registers, {os.cpu_count()} cores"
+    cores = f"{os.cpu_count()} CPUs, {default_threads(os.environ)} threads by default"
+    detail = f"{machine.cpu}: {machine.lanes} float32 lanes, {machine.registers} registers, {cores}"
     if machine.lanes < 8 and platform.machine().lower() in ("x86_64", "amd64"):
         return WARNING, detail + "; without AVX2 and FMA kernels run at a fraction of their speed"
     return OK, detail

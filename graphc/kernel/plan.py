@@ -46,11 +46,16 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Call:
-    """Run a kernel once: `kernel` is its symbol, `operands` are buffer names, `extents` runtime counts by name."""
+    """Run a kernel once: `kernel` is its symbol, `operands` are buffer names, `extents` runtime counts by name.
+
+    `shared`: the nanoseconds that one thread would take, estimated at all capacities, if threads share the work; 0 if
+    thread 0 does it alone.
+    """
 
     kernel: str
     operands: tuple[str, ...]
     extents: tuple[str, ...] = ()
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,8 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         test, body = _to_json(entry.test), _to_json(entry.body)
         return {"while": entry.name, "test": test, "predicate": entry.predicate, "body": body, "bound": entry.bound}
     if isinstance(entry, Call):
-        return {"call": entry.kernel, "operands": list(entry.operands), "extents": list(entry.extents)}
+        return {"call": entry.kernel, "operands": list(entry.operands), "extents": list(entry.extents),
+                "shared": entry.shared}
     return {"barrier": True}
 
 
@@ -219,5 +225,5 @@ def _entry_from_json(data: dict[str, Any]) -> Entry:
         test, body = _from_json(data["test"]), _from_json(data["body"])
         return While(data["while"], test, data["predicate"], body, data["bound"])
     if "call" in data:
-        return Call(data["call"], tuple(data["operands"]), tuple(data["extents"]))
+        return Call(data["call"], tuple(data["operands"]), tuple(data["extents"]), data["shared"])
     return Barrier()

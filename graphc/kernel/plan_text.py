@@ -74,7 +74,7 @@ def _entries(entries: Iterable[Entry]) -> Iterator[str]:
             yield "}"
         elif isinstance(entry, Call):
             extents = f" where {', '.join(entry.extents)}" if entry.extents else ""
-            yield f"{entry.kernel}({', '.join(entry.operands)}){extents}"
+            yield f"{entry.kernel}({', '.join(entry.operands)}){extents}{' shared' if entry.shared else ''}"
         else:
             yield "barrier"
 

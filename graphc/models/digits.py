@@ -80,7 +80,7 @@ class Recipe:
         return self.rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
 
 
-def classifier(hidden: tuple[int, ...], recipe: Recipe, *, seed: int = 0, threads: int = 1) -> nn.Sequential:
+def classifier(hidden: tuple[int, ...], recipe: Recipe, *, seed: int = 0, threads: int | None = None) -> nn.Sequential:
     """784 pixels, ReLU layers of `hidden` units, 10 digits; compiled for `fit` with cross-entropy and accuracy."""
     model = mlp(PIXELS, *hidden, CLASSES)
     model.compile("cross_entropy", recipe.make_optimizer(), ["accuracy"], seed=seed, threads=threads)

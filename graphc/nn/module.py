@@ -185,7 +185,7 @@ class Module:
         metrics: Sequence[Metric | str] = (),
         *,
         seed: int = 0,
-        threads: int = 1,
+        threads: int | None = None,
         target: str = "cpu",
     ) -> None:
         """Choose how the model is trained; programs are compiled when the first batch shows the shapes.
@@ -193,7 +193,7 @@ class Module:
         `loss` and `metrics` are names (`graphc.train.losses.LOSSES`, `metrics.METRICS`) or functions
         `(outputs, targets) -> scalar symbol`, means over the batch. `seed` initialises parameters that have no values
         yet (by seed and path, so give the members of an ensemble a seed each), and starts dropout and shuffling.
-        Raises AttributeValueError for an unknown name.
+        `threads` and `target` are those of `gc.compile`. Raises AttributeValueError for an unknown name.
         """
         for _, variable in self.named_variables():
             variable.initialise(seed, rooted=True)

@@ -9,6 +9,7 @@
 ;           5    cell       amount                                            add amount to a cell (thread 0)
 ;           6    slot                   otherwise                               branch: if the byte at the address in `slot` is 0, go to row `otherwise`
 ;           7                           target                                  go to row `target`
+;           8    kernel     args                                              call kernel(args, 0, 1) (thread 0)
 ;
 ; `strides` points at `number` pairs (address of an args slot, bytes to add to it each turn).
 ; A loop with a test is a `loop` row, the rows of the test, a `branch` out of it, the rows of the body, and `next`, whose
@@ -16,9 +17,9 @@
 ; only after another one.
 ; Each thread walks a table of its own, because loops write to cells and args; `control` is shared:
 ;
-;   control 0 stop flag    1 steps wanted   2 steps done    3 whether to go on, as thread 0 decided
-;           4 times, or 0: for each row two int64, calls and nanoseconds      5 clock id for clock_gettime
-;           8 threads arrived at the barrier                                  16 the barrier's generation
+;   control 0 stop flag    1 steps wanted    4 times, or 0: for each thread and row two int64, calls and nanoseconds
+;           2, 3 whether another step follows, as thread 0 decided in an even and in an odd one
+;           5 clock id for clock_gettime     6 where the threads meet: an event, see team.ll
 ;
 ; One walk over the table is a step. A stop flag is obeyed between steps only, so that a step that has begun to
 ; write variables finishes. The result is the number of steps done.
@@ -26,46 +27,43 @@
 
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 declare i32 @clock_gettime(i32, ptr)
-declare i32 @sched_yield()
 
-define i64 @graphc_run(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control) {
+; True if there is a step to do at all: thread 0 asks before it calls the others.
+define internal i1 @begins(ptr %control) {
+entry:
+  %stop = load volatile i64, ptr %control
+  %wanted.at = getelementptr i64, ptr %control, i64 1
+  %wanted = load i64, ptr %wanted.at
+  %unstopped = icmp eq i64 %stop, 0
+  %more = icmp sgt i64 %wanted, 0
+  %go = and i1 %unstopped, %more
+  ret i1 %go
+}
+
+; The steps of one thread, one at least.
+define internal i64 @steps(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control) {
 entry:
   %first = icmp eq i64 %thread, 0
   %wanted.at = getelementptr i64, ptr %control, i64 1
-  %done.at = getelementptr i64, ptr %control, i64 2
-  %decision.at = getelementptr i64, ptr %control, i64 3
+  %wanted = load i64, ptr %wanted.at
+  %place.at = getelementptr i64, ptr %control, i64 6
+  %place = load ptr, ptr %place.at
   %times.at = getelementptr i64, ptr %control, i64 4
-  %times = load ptr, ptr %times.at
-  %has_times = icmp ne ptr %times, null
-  %timed = and i1 %has_times, %first
-  br i1 %first, label %begin_count, label %step
-
-begin_count:
-  store i64 0, ptr %done.at
+  %times.all = load ptr, ptr %times.at
+  %timed = icmp ne ptr %times.all, null
+  %times.rows = mul i64 %thread, %rows
+  %times.cells = mul i64 %times.rows, 2
+  %times = getelementptr i64, ptr %times.all, i64 %times.cells
+  %clock.at = getelementptr i64, ptr %control, i64 5
+  %clock = load i64, ptr %clock.at
   br label %step
 
-step:                                   ; thread 0 decides for all, so that all take the same way
-  br i1 %first, label %decide, label %decided
-
-decide:
-  %stop = load volatile i64, ptr %control
-  %wanted = load i64, ptr %wanted.at
-  %so_far = load i64, ptr %done.at
-  %unstopped = icmp eq i64 %stop, 0
-  %more = icmp slt i64 %so_far, %wanted
-  %go = and i1 %unstopped, %more
-  %go.int = zext i1 %go to i64
-  store i64 %go.int, ptr %decision.at
-  br label %decided
-
-decided:
-  call void @meet(i64 %threads, ptr %control)
-  %decision = load i64, ptr %decision.at
-  %goes = icmp ne i64 %decision, 0
-  br i1 %goes, label %walk, label %finish
+step:
+  %done = phi i64 [ 0, %entry ], [ %done.next, %decided ]
+  br label %walk
 
 walk:
-  %row = phi i64 [ 0, %decided ], [ %row.next, %advance ], [ %row.target, %jump ]
+  %row = phi i64 [ 0, %step ], [ %row.next, %advance ], [ %row.target, %jump ]
   %in_table = icmp ult i64 %row, %rows
   br i1 %in_table, label %dispatch, label %step_done
 
@@ -83,21 +81,30 @@ dispatch:
                                      i64 4, label %copy
                                      i64 5, label %add
                                      i64 6, label %branch
-                                     i64 7, label %jump ]
+                                     i64 7, label %jump
+                                     i64 8, label %call_alone ]
 
 call:
+  br label %call_now
+
+call_alone:
+  br i1 %first, label %call_now, label %advance
+
+call_now:
+  %share = phi i64 [ %thread, %call ], [ 0, %call_alone ]
+  %shares = phi i64 [ %threads, %call ], [ 1, %call_alone ]
   %kernel = load ptr, ptr %at1
   %args = load ptr, ptr %at2
   br i1 %timed, label %call_timed, label %call_plain
 
 call_plain:
-  call void %kernel(ptr %args, i64 %thread, i64 %threads)
+  call void %kernel(ptr %args, i64 %share, i64 %shares)
   br label %advance
 
 call_timed:
-  %begin = call i64 @now(ptr %control)
-  call void %kernel(ptr %args, i64 %thread, i64 %threads)
-  %end = call i64 @now(ptr %control)
+  %begin = call i64 @now(i64 %clock)
+  call void %kernel(ptr %args, i64 %share, i64 %shares)
+  %end = call i64 @now(i64 %clock)
   %took = sub i64 %end, %begin
   %pair = mul i64 %row, 2
   %calls.at = getelementptr i64, ptr %times, i64 %pair
@@ -111,7 +118,7 @@ call_timed:
   br label %advance
 
 barrier:
-  call void @meet(i64 %threads, ptr %control)
+  call void @meet(i64 %threads, ptr %place)
   br label %advance
 
 loop:
@@ -174,19 +181,31 @@ jump:
   br label %walk
 
 step_done:
-  call void @meet(i64 %threads, ptr %control)
-  br i1 %first, label %count, label %step
+  %done.next = add i64 %done, 1
+  %enough = icmp sge i64 %done.next, %wanted
+  br i1 %enough, label %finish, label %ask
 
-count:
-  %done.old = load i64, ptr %done.at
-  %done.new = add i64 %done.old, 1
-  store i64 %done.new, ptr %done.at
-  br label %step
+ask:                                    ; thread 0 decides for all, so that all take the same way
+  %parity = and i64 %done, 1
+  %decision.place = add i64 %parity, 2
+  %decision.at = getelementptr i64, ptr %control, i64 %decision.place
+  br i1 %first, label %decide, label %decided
 
-finish:                                 ; nobody returns, and calls again, before all have read the outcome
-  %result = load i64, ptr %done.at
-  call void @meet(i64 %threads, ptr %control)
-  ret i64 %result
+decide:
+  %stop = load volatile i64, ptr %control
+  %unstopped = icmp eq i64 %stop, 0
+  %decision.new = zext i1 %unstopped to i64
+  store i64 %decision.new, ptr %decision.at
+  br label %decided
+
+decided:
+  call void @meet(i64 %threads, ptr %place)
+  %decision = load i64, ptr %decision.at
+  %goes = icmp ne i64 %decision, 0
+  br i1 %goes, label %step, label %finish
+
+finish:
+  ret i64 %done.next
 }
 
 ; Add factor * bytes to each args slot of a loop.
@@ -216,49 +235,9 @@ out:
   ret void
 }
 
-; All threads wait for the last one: it opens the barrier by starting a new generation.
-define internal void @meet(i64 %threads, ptr %control) {
+define internal i64 @now(i64 %clock.wide) {
 entry:
-  %alone = icmp sle i64 %threads, 1
-  br i1 %alone, label %out, label %arrive
-
-arrive:
-  %arrived.at = getelementptr i64, ptr %control, i64 8
-  %generation.at = getelementptr i64, ptr %control, i64 16
-  %generation = load atomic i64, ptr %generation.at acquire, align 8
-  %before = atomicrmw add ptr %arrived.at, i64 1 acq_rel
-  %arrived = add i64 %before, 1
-  %last = icmp eq i64 %arrived, %threads
-  br i1 %last, label %open, label %spin
-
-open:
-  store atomic i64 0, ptr %arrived.at monotonic, align 8
-  %old = atomicrmw add ptr %generation.at, i64 1 release
-  br label %out
-
-spin:
-  %spins = phi i64 [ 0, %arrive ], [ %spins.next, %wait ], [ 0, %yield ]
-  %now = load atomic i64, ptr %generation.at acquire, align 8
-  %opened = icmp ne i64 %now, %generation
-  br i1 %opened, label %out, label %wait
-
-wait:
-  %spins.next = add i64 %spins, 1
-  %patient = icmp slt i64 %spins.next, 10000
-  br i1 %patient, label %spin, label %yield
-
-yield:                                  ; a neighbour holds the core that the last thread needs
-  %ignored = call i32 @sched_yield()
-  br label %spin
-
-out:
-  ret void
-}
-
-define internal i64 @now(ptr %control) {
   %time = alloca { i64, i64 }
-  %clock.at = getelementptr i64, ptr %control, i64 5
-  %clock.wide = load i64, ptr %clock.at
   %clock = trunc i64 %clock.wide to i32
   %ignored = call i32 @clock_gettime(i32 %clock, ptr %time)
   %seconds = load i64, ptr %time

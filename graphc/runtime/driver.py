@@ -1,27 +1,38 @@
-"""The native program driver: what `driver.ll` says, made callable. Calls release Python's global lock."""
+"""The native program driver: what `driver.ll` and `team.ll` say, made callable. Calls release Python's global lock."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphc.ir.buffers import aligned_zeros
+from graphc.ir.buffers import address, aligned_zeros
 from graphc.runtime.loader import LoadedCode, assemble, load
 
 ROW = 8  # int64 columns of a table row
-CALL, BARRIER, LOOP, NEXT, COPY, ADD, BRANCH, JUMP = range(8)  # a row's first column
+CALL, BARRIER, LOOP, NEXT, COPY, ADD, BRANCH, JUMP, CALL_ALONE = range(9)  # a row's first column
 
-STOP, STEPS_WANTED, STEPS_DONE = 0, 1, 2  # places in the control block
-TIMES, CLOCK = 4, 5
-_CONTROL_CELLS = 32
-_CLOCK_MONOTONIC = 6 if sys.platform == "darwin" else 1
+STOP, STEPS_WANTED = 0, 1  # places in the control block
+TIMES, CLOCK, PLACE = 4, 5, 6
+_CONTROL_CELLS = 8
+CLOCK_MONOTONIC = 6 if sys.platform == "darwin" else 1
+
+# A thread that spins tells the core so: it saves power, and leaves the other hardware thread of the core its units.
+_RELAX = {
+    "x86_64": "declare void @llvm.x86.sse2.pause()\n"
+              "define internal void @relax() {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}\n",
+    "aarch64": "declare void @llvm.aarch64.isb(i32)\n"
+               "define internal void @relax() {\n  call void @llvm.aarch64.isb(i32 15)\n  ret void\n}\n",
+}
+_RELAX |= {"AMD64": _RELAX["x86_64"], "arm64": _RELAX["aarch64"]}
+_NO_RELAX = "define internal void @relax() {\n  ret void\n}\n"
 
 # The first place in an array of integers that is outside lower <= value < upper, or -1.
 _SCAN = """
@@ -60,11 +71,14 @@ _WIDEN = {
 class Driver:
     """The loaded driver.
 
-    `run(table, rows, thread, threads, control)` takes int64 addresses and counts and returns the steps done;
+    `run(jobs, threads, team)` takes int64 addresses and a count and returns the steps done; `order(event, job)` gives a
+    worker a job; `worker` is the address of what worker threads do;
     `outside[dtype](values, count, lower, upper)` is the first place outside `lower <= value < upper`, or -1.
     """
 
     run: Callable[..., int]
+    order: Callable[..., int]
+    worker: int
     outside: Mapping[str, Callable[..., int]]
     code: LoadedCode
 
@@ -72,18 +86,27 @@ class Driver:
 @functools.cache
 def driver() -> Driver:
     """The driver, assembled and loaded at its first use in a process, which takes about 8 ms."""
-    text = Path(__file__).with_name("driver.ll").read_text(encoding="utf-8")
-    scans = [_SCAN.format(name=name, type=type_, widen=widen) for name, (type_, widen) in _WIDEN.items()]
-    code = load({"graphc_run": assemble(text + "".join(scans))})
+    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("driver.ll", "team.ll")]
+    texts.append(_RELAX.get(platform.machine(), _NO_RELAX))
+    texts += [_SCAN.format(name=name, type=type_, widen=widen) for name, (type_, widen) in _WIDEN.items()]
+    code = load({"graphc_run": assemble("".join(texts))})
     outside = {name: _function(code, f"graphc_outside_{name}", 4) for name in _WIDEN}
-    return Driver(_function(code, "graphc_run", 5), outside, code)
+    worker = code.engine.get_function_address("graphc_worker")
+    return Driver(_function(code, "graphc_run", 3), _function(code, "graphc_order", 2), worker, outside, code)
 
 
-def control_block() -> np.ndarray:
-    """A fresh control block that asks for one step; i64[32], a cache line for each cell that threads fight over."""
+def control_block(place: int = 0) -> np.ndarray:
+    """A fresh control block that asks for one step, i64[8]; `place` is the event where several threads meet."""
     control = aligned_zeros((_CONTROL_CELLS,), "i64")
-    control[STEPS_WANTED], control[CLOCK] = 1, _CLOCK_MONOTONIC
+    control[STEPS_WANTED], control[CLOCK], control[PLACE] = 1, CLOCK_MONOTONIC, place
     return control
+
+
+def job_list(tables: Sequence[np.ndarray], control: np.ndarray) -> np.ndarray:
+    """Jobs for one thread a table, i64[threads, 5]. Tables and control must outlive it."""
+    threads = len(tables)
+    jobs = [(address(rows), len(rows), thread, threads, address(control)) for thread, rows in enumerate(tables)]
+    return np.array(jobs, np.int64)
 
 
 def _function(code: LoadedCode, symbol: str, arguments: int) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +20,30 @@ from graphc.errors import InputError, StateError, VerifyError
 from graphc.ir.buffers import address, aligned_copy, aligned_zeros
 from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
-from graphc.kernel.plan import Buffer, Plan
-from graphc.runtime.driver import control_block, driver
+from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
+from graphc.runtime.driver import PLACE, control_block, driver, job_list
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
+from graphc.runtime.pace import Pace
 from graphc.runtime.state import Variable, check_variable
 from graphc.runtime.table import Copy, Table, build
+from graphc.runtime.threads import STEPS, team
 
 _MAX_BINDINGS = 256
-_ONE_STEP_AT_A_TIME = threading.RLock()  # one lock, not one a variable: taking many is not safe against Ctrl-C
+_LEAST_SHARE = 40_000  # nanoseconds of shared work that make a thread worth waking
 
 
 @dataclass(frozen=True)
 class _Binding:
-    """What calls with the same input shapes share: runtime counts, and the parts of buffers that are in use."""
+    """What calls with the same input shapes share: runtime counts, and the parts of buffers that are in use.
+
+    `pace` is None where a step has too little work for more than one thread.
+    """
 
     counts: np.ndarray
     regions: tuple[np.ndarray, ...]
     results: tuple[np.ndarray, ...]
+    pace: Pace | None
 
 
 class Executable:
@@ -46,7 +52,8 @@ class Executable:
     `variables` maps the names in `plan.variables` to their owners, whose `array` must stay the same memory;
     `constants` maps the names in `plan.constants` to arrays. Results are read after the updates. Steps called from
     several Python threads take turns, whatever the executable: executables may share variables.
-    `threads` is how many threads may walk the table; so far one does, whatever the number.
+    `threads` is how many threads may walk the table. No bit of a result depends on it; steps with little work, and
+    steps on a machine whose cores are taken, run on one.
 
     Raises VerifyError for a plan that contradicts itself, StateError for variables that do not fit,
     CompileError for machine code that cannot be loaded.
@@ -57,7 +64,7 @@ class Executable:
         if not 0 <= seed < 2**63:
             raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
         self.plan, self.threads = plan, threads
-        self.lock = _ONE_STEP_AT_A_TIME
+        self.lock = STEPS
         self._running = False
         self.control = control_block()
         self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
@@ -76,9 +83,11 @@ class Executable:
         self._bound: _Binding | None = None
         changed = dict.fromkeys((*plan.written, *(update.target for update in plan.updates)))
         self.changed = [self._owner(name) for name in changed]
+        self._tables = [self.table]  # one a thread, as threads are first used
+        self._jobs: dict[int, np.ndarray] = {}
         self._run = driver().run
-        addresses = (address(self.table.rows), len(self.table.rows), 0, 1, address(self.control))
-        self._run_arguments = [ctypes.c_int64(value) for value in addresses]
+        self._run_arguments: dict[int, list[ctypes.c_int64]] = {}
+        self._arguments(1)
 
     def __call__(self, inputs: Mapping[str, Any]) -> list[np.ndarray]:
         """Run one step on named arrays (or what `numpy.asarray` takes); the results are fresh arrays.
@@ -105,15 +114,19 @@ class Executable:
                 pass
         raise name_error(self.plan.name, self.specs, inputs)
 
-    def step(self, values: list[Any]) -> list[np.ndarray]:
-        """One step on arrays in the order of `plan.inputs`; the caller holds `lock`."""
+    def step(self, values: list[Any], *, threads: int = 0) -> list[np.ndarray]:
+        """One step on arrays in the order of `plan.inputs`; the caller holds `lock`.
+
+        `threads` is how many to run it on, 0 for as many as are quickest.
+        """
         for i, value in enumerate(values):
             if type(value) is not np.ndarray:
                 values[i] = as_array(self.specs[i], value)
         shapes = tuple([value.shape for value in values])
         binding = self._bindings.get(shapes) or self._bind(shapes)
         if binding is not self._bound:
-            self.table.cells[: len(binding.counts)] = binding.counts
+            for table in self._tables:
+                table.cells[: len(binding.counts)] = binding.counts
             self._bound = binding
         for place, value, region in zip(self._places, values, binding.regions):  # noqa: B905 - strict costs time
             if value.dtype is place.plain:
@@ -121,11 +134,46 @@ class Executable:
             else:
                 place.fill(value, region)
         try:
-            self._run(*self._run_arguments)
+            if threads:
+                self._run(*self._arguments(team().hire(threads)))
+            elif binding.pace is None:
+                self._run(*self._run_arguments[1])
+            else:
+                self._run_in_turn(binding.pace)
         finally:  # a KeyboardInterrupt arrives here, after the step
             for variable in self.changed:
                 variable.version += 1
         return [result.copy() for result in binding.results]
+
+    def _run_in_turn(self, pace: Pace) -> None:
+        """On all threads or on one, as `pace` says."""
+        arguments = self._arguments(1 if pace.alone else team().hire(pace.threads))
+        start = time.perf_counter()
+        self._run(*arguments)
+        pace.took(time.perf_counter() - start)
+
+    def _arguments(self, threads: int) -> list[ctypes.c_int64]:
+        """What the driver is given to run on so many threads; made once."""
+        if threads in self._run_arguments:
+            return self._run_arguments[threads]
+        while len(self._tables) < threads:
+            table = self._table()
+            table.cells[:] = self.table.cells
+            self._tables.append(table)
+        place = 0
+        if threads > 1:
+            place = team().address
+            self.control[PLACE] = place
+        jobs = self._jobs[threads] = job_list([table.rows for table in self._tables[:threads]], self.control)
+        arguments = [ctypes.c_int64(value) for value in (address(jobs), threads, place)]
+        self._run_arguments[threads] = arguments
+        return arguments
+
+    def threads_for(self, values: Sequence[Any]) -> int:
+        """How many threads have enough work in a step on these arrays, in the order of `plan.inputs`."""
+        shapes = tuple(np.shape(value) for value in values)
+        pace = (self._bindings.get(shapes) or self._bind(shapes)).pace
+        return 1 if pace is None else pace.threads
 
     @property
     def steps(self) -> int:
@@ -205,11 +253,29 @@ class Executable:
         for name in self.plan.results:
             shape = tuple(evaluate(dim, counts) for dim in _dims(self.plan, self._buffers[name]))
             results.append(_part(self._memory[name], shape))
-        binding = _Binding(np.array(list(counts.values()), np.int64), regions, tuple(results))
+        scale = {name: count / max(self.plan.extents[name], 1) for name, count in counts.items()}
+        threads = min(self.threads, int(_shared_work(self.plan.entries, scale) / _LEAST_SHARE))
+        pace = Pace(threads) if threads > 1 else None
+        binding = _Binding(np.array(list(counts.values()), np.int64), regions, tuple(results), pace)
         if len(self._bindings) >= _MAX_BINDINGS:
             self._bindings.clear()
         self._bindings[shapes] = binding
         return binding
+
+
+def _shared_work(entries: Sequence[Entry], scale: Mapping[str, float]) -> float:
+    """Nanoseconds of a step that threads can share, estimated; a loop that ends by a test counts as one turn."""
+    work = 0.0
+    for entry in entries:
+        if isinstance(entry, Call):
+            work += entry.shared * math.prod(scale.get(name, 1.0) for name in entry.extents)
+            continue
+        inner = [_shared_work(entries, scale) for entries in nested(entry)]
+        if isinstance(entry, Branch):
+            work += max(inner)
+        else:
+            work += sum(inner) * (entry.count if isinstance(entry, Loop) else 1)
+    return work
 
 
 def _part(array: np.ndarray, shape: Shape) -> np.ndarray:

@@ -19,7 +19,8 @@ class KernelTime:
     """One call site of a plan: `kernel` is its symbol, `calls` how often a step calls it (loops).
 
     `seconds` is the time it takes in a step, all its calls together, the median of the steps timed; `best` the
-    shortest. Both include the clock's own 20 to 50 ns a call.
+    shortest. Both include the clock's own 20 to 50 ns a call. `threads` is how many share the kernel; its time is then
+    that of the longest share.
     """
 
     kernel: str
@@ -27,6 +28,7 @@ class KernelTime:
     calls: int
     seconds: float
     best: float
+    threads: int = 1
 
 
 def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int = 20,
@@ -39,7 +41,8 @@ def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int =
         raise InputError(f"a profile needs at least one timed step, got repeats={repeats}")
     values = executable.ordered(inputs)
     sites = executable.table.sites
-    times = aligned_zeros((len(executable.table.rows), 2), "i64")
+    threads = executable.threads_for(values)
+    times = aligned_zeros((threads, len(executable.table.rows), 2), "i64")
     nanoseconds = np.zeros((repeats, len(sites)), np.int64)
     rows = [row for row, _ in sites]
     with executable.lock:
@@ -48,9 +51,9 @@ def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int =
         try:
             for turn in range(-warmup, repeats):
                 times[:] = 0
-                executable.step(list(values))
+                executable.step(list(values), threads=threads)
                 if turn >= 0:
-                    nanoseconds[turn] = times[rows, 1]
+                    nanoseconds[turn] = times[:, rows, 1].max(axis=0)
         finally:
             executable.control[TIMES] = 0
             executable.steps = steps
@@ -58,5 +61,6 @@ def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int =
                 variable.array[...] = array
                 variable.version += 1
     seconds, best = np.median(nanoseconds, axis=0) * 1e-9, nanoseconds.min(axis=0) * 1e-9
-    return [KernelTime(call.kernel, call.operands, int(times[row, 0]), float(s), float(b))
+    return [KernelTime(call.kernel, call.operands, int(times[0, row, 0]), float(s), float(b),
+                       threads if call.shared else 1)
             for (row, call), s, b in zip(sites, seconds, best, strict=True)]

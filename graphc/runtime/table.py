@@ -89,7 +89,7 @@ class _Builder:
             self.args_used += 1
         self.sites.append((len(self.rows), call))
         function = _lookup(self.functions, call.kernel, "machine code", call)
-        self.rows.append((driver.CALL, function, _at(self.args, start)))
+        self.rows.append((driver.CALL if call.shared else driver.CALL_ALONE, function, _at(self.args, start)))
 
     def _slot(self, name: str, entry: Entry, scope: _Scope) -> int:
         """The address of a new place in `args` that holds the address of a buffer and moves with the loops around."""
@@ -164,8 +164,7 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     extents = {name: _at(cells, place) for place, name in enumerate(plan.extents)}
     cells[: len(plan.extents)] = list(plan.extents.values())
     builder.entries(plan.entries, _Scope(extents))
-    if after:  # thread 0 copies, once all have finished
-        builder.rows.append((driver.BARRIER,))
+    if after:  # thread 0 copies; the plan's entries end with a barrier if others must have finished
         builder.rows += [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in after]
     if step_cell:
         builder.rows.append((driver.ADD, step_cell, 1))

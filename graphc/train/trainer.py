@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ from graphc.errors import AttributeValueError, InputError, ShapeError, StateErro
 from graphc.ir.dims import Dim, symbol
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program, compile
+from graphc.runtime.cores import chosen_threads
 from graphc.train import tracing
 from graphc.train.history import History
 from graphc.train.losses import FLOAT_TARGETS, Loss, find_loss
@@ -57,7 +59,7 @@ class Trainer:
         metrics: Sequence[Metric | str],
         *,
         seed: int,
-        threads: int,
+        threads: int | None,
         target: str,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -71,7 +73,7 @@ class Trainer:
         self.seed = seed
         self.history: History | None = None
         self.epochs_seen = 0
-        self._options: dict[str, Any] = {"threads": threads, "target": target, "seed": seed}
+        self._options: dict[str, Any] = {"threads": chosen_threads(threads, os.environ), "target": target, "seed": seed}
         self._programs: dict[tuple[str, Ports, int], Program] = {}
         self._tree = self._found_tree()
         # The shapes and the capacity of the last call of each kind, the latest last.

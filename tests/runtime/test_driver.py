@@ -13,9 +13,10 @@ from graphc.errors import VerifyError
 from graphc.ir.buffers import aligned_zeros
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Barrier, Branch, Call, Entry, Loop, Plan, While
-from graphc.runtime.driver import STEPS_DONE, STEPS_WANTED, STOP, control_block, driver
+from graphc.runtime.driver import STEPS_WANTED, STOP, control_block, driver, job_list
 from graphc.runtime.loader import LoadedCode, load
 from graphc.runtime.table import Copy, Table, build
+from graphc.runtime.threads import STEPS, team
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,13 @@ def table(code: LoadedCode) -> Callable[..., Table]:
     return make
 
 
-def run(table: Table, control: np.ndarray | None = None, thread: int = 0, threads: int = 1) -> int:
-    control = control_block() if control is None else control
-    return driver().run(table.rows.ctypes.data, len(table.rows), thread, threads, control.ctypes.data)
+def run(*tables: Table, control: np.ndarray | None = None) -> int:
+    """A table a thread; several threads meet where `control` says."""
+    control = control_block(team().meeting_place) if control is None else control
+    jobs = job_list([table.rows for table in tables], control)
+    with STEPS:
+        assert team().hire(len(tables)) == len(tables)
+        return driver().run(jobs.ctypes.data, len(tables), team().address)
 
 
 def test_an_empty_table_is_a_step(table: Callable[..., Table]) -> None:
@@ -159,8 +164,8 @@ def test_copies_and_the_step_counter_come_last(table: Callable[..., Table]) -> N
 def test_many_steps_in_one_call(table: Callable[..., Table]) -> None:
     w, control = np.zeros(1, int), control_block()
     control[STEPS_WANTED] = 1000
-    assert run(table(Call("add_one", ("w",)), w=w), control) == 1000
-    assert w[0] == control[STEPS_DONE] == 1000
+    assert run(table(Call("add_one", ("w",)), w=w), control=control) == 1000
+    assert w[0] == 1000
 
 
 def test_a_stop_flag_is_obeyed_between_steps_only(table: Callable[..., Table]) -> None:
@@ -169,9 +174,9 @@ def test_a_stop_flag_is_obeyed_between_steps_only(table: Callable[..., Table]) -
     # The program's first kernel raises its own stop flag: the step that does so is finished all the same.
     made = table(Call("add_one", ("a",)), Call("add_one", ("stop",)), Call("add_one", ("b",)), a=a, b=b,
                  stop=control[STOP : STOP + 1])
-    assert run(made, control) == 1
+    assert run(made, control=control) == 1
     assert a[0] == b[0] == 1
-    assert run(made, control) == 0
+    assert run(made, control=control) == 0
     assert a[0] == b[0] == 1
 
 
@@ -181,7 +186,7 @@ def test_a_stop_flag_from_another_thread(table: Callable[..., Table]) -> None:
     made = table(Call("add_one", ("a",)), Call("nothing", ()), Call("add_one", ("b",)), a=a, b=b)
     timer = threading.Timer(0.05, lambda: control.__setitem__(STOP, 1))
     timer.start()
-    done = run(made, control)
+    done = run(made, control=control)
     timer.join()
     assert done == a[0] == b[0] > 0
 
@@ -190,22 +195,13 @@ def test_threads_walk_their_own_tables_and_meet_at_barriers(table: Callable[...,
     """Thread 0 adds before the barrier; every thread copies what it sees after it."""
     threads, steps = 3, 200
     shared, seen = aligned_zeros((2,), "i64"), np.zeros((threads, 2), int)
-    calls, control = aligned_zeros((threads,), "i64"), control_block()
+    calls, control = aligned_zeros((threads,), "i64"), control_block(team().meeting_place)
     control[STEPS_WANTED] = steps
     after = (Copy(shared.ctypes.data + 8, shared.ctypes.data, 8),)
-    done = {}
-
-    def walk(thread: int) -> None:
-        rows = table(Call("thread", ("calls",)), Barrier(), Call("copy2", ("shared", "mine")), Barrier(),
-                     shared=shared, mine=seen[thread], calls=calls, after=after, step_cell=shared.ctypes.data)
-        done[thread] = run(rows, control, thread, threads)
-
-    walkers = [threading.Thread(target=walk, args=(thread,)) for thread in range(threads)]
-    for walker in walkers:
-        walker.start()
-    for walker in walkers:
-        walker.join()
-    assert done == {0: steps, 1: steps, 2: steps}
+    entries = (Call("thread", ("calls",), shared=1), Barrier(), Call("copy2", ("shared", "mine"), shared=1), Barrier())
+    tables = [table(*entries, shared=shared, mine=seen[thread], calls=calls, after=after,
+                    step_cell=shared.ctypes.data) for thread in range(threads)]
+    assert run(*tables, control=control) == steps
     assert calls.tolist() == [threads] * threads
     assert shared.tolist() == [steps, steps - 1]
     # In the last step each thread saw the counter of that step, and the copy made in the step before.
@@ -215,20 +211,12 @@ def test_threads_walk_their_own_tables_and_meet_at_barriers(table: Callable[...,
 def test_threads_of_a_table_without_barriers_do_the_same_steps(table: Callable[..., Table]) -> None:
     """A fast thread 0 must not decide about the next step before the others have begun this one."""
     threads, steps, turns = 3, 3, 300
-    counters, control, results = [aligned_zeros((1,), "i64") for _ in range(threads)], control_block(), {}
+    counters, control = [aligned_zeros((1,), "i64") for _ in range(threads)], control_block(team().meeting_place)
     control[STEPS_WANTED] = steps
     slow = (Loop("t", 50, (Call("nothing", ()),)),)
-
-    def walk(thread: int) -> None:
-        rows = table(*(slow if thread else ()), Call("add_one", ("w",)), w=counters[thread])
-        results[thread] = {run(rows, control, thread, threads) for _ in range(turns)}
-
-    walkers = [threading.Thread(target=walk, args=(thread,), daemon=True) for thread in range(threads)]
-    for walker in walkers:
-        walker.start()
-    for walker in walkers:
-        walker.join(timeout=20)
-    assert results == {thread: {steps} for thread in range(threads)}
+    tables = [table(*(slow if thread else ()), Call("add_one", ("w",), shared=1), w=counters[thread])
+              for thread in range(threads)]
+    assert {run(*tables, control=control) for _ in range(turns)} == {steps}
     assert [int(counter[0]) for counter in counters] == [steps * turns] * threads
 
 

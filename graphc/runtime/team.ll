@@ -1,0 +1,221 @@
+; Threads that walk tables together (see driver.ll) and wait for each other at events.
+;
+; An event is a block of 32 int64 whose value only grows; who waits for a value spins for a while and then sleeps:
+;
+;   event   0 value    1 job     8 threads that sleep here    9 threads arrived, where threads meet
+;           10 nanoseconds of spinning    11 clock id    12 the event of finished jobs, for a worker's own
+;           16 a mutex    24 a condition
+;
+; A job is five int64: table, rows, thread, threads, control. A team is a row of events: 0 where the threads meet,
+; 1 how many jobs workers have finished, 1 + thread the orders of that worker.
+
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+
+; Do steps: `jobs` has one for each of `threads` threads, the calling one first. No team is needed for one thread.
+; Returns when no thread uses jobs, tables or control any more.
+define i64 @graphc_run(ptr %jobs, i64 %threads, ptr %team) {
+entry:
+  %control.at = getelementptr i64, ptr %jobs, i64 4
+  %control = load ptr, ptr %control.at
+  %go = call i1 @begins(ptr %control)
+  br i1 %go, label %size, label %nothing
+
+nothing:
+  ret i64 0
+
+size:
+  %workers = sub i64 %threads, 1
+  %alone = icmp sle i64 %workers, 0
+  br i1 %alone, label %on_one, label %on_many
+
+on_one:
+  %one.done = call i64 @work(ptr %jobs)
+  ret i64 %one.done
+
+on_many:
+  %finished = getelementptr i64, ptr %team, i64 32
+  %before = load atomic i64, ptr %finished acquire, align 8
+  br label %more_orders
+
+more_orders:
+  %thread = phi i64 [ 1, %on_many ], [ %thread.next, %order ]
+  %more = icmp slt i64 %thread, %threads
+  br i1 %more, label %order, label %share
+
+order:
+  %job.offset = mul i64 %thread, 5
+  %job = getelementptr i64, ptr %jobs, i64 %job.offset
+  %place = add i64 %thread, 1
+  %event.offset = mul i64 %place, 32
+  %event = getelementptr i64, ptr %team, i64 %event.offset
+  %ordered = call i64 @graphc_order(ptr %event, ptr %job)
+  %thread.next = add i64 %thread, 1
+  br label %more_orders
+
+share:
+  %done = call i64 @work(ptr %jobs)
+  %all = add i64 %before, %workers
+  call void @wait(ptr %finished, i64 %all)
+  ret i64 %done
+}
+
+; Give a job to the worker whose event this is; no job at all (null) ends it.
+define i64 @graphc_order(ptr %event, ptr %job) {
+entry:
+  %job.at = getelementptr i64, ptr %event, i64 1
+  store ptr %job, ptr %job.at
+  call void @raise(ptr %event)
+  ret i64 0
+}
+
+; What a worker thread does all its life. Its event's value is 0 when it starts.
+define ptr @graphc_worker(ptr %event) {
+entry:
+  %finished.at = getelementptr i64, ptr %event, i64 12
+  %finished = load ptr, ptr %finished.at
+  %job.at = getelementptr i64, ptr %event, i64 1
+  br label %next
+
+next:
+  %jobs = phi i64 [ 1, %entry ], [ %jobs.next, %do ]
+  call void @wait(ptr %event, i64 %jobs)
+  %job = load ptr, ptr %job.at
+  %end = icmp eq ptr %job, null
+  br i1 %end, label %out, label %do
+
+do:
+  %done = call i64 @work(ptr %job)
+  call void @raise(ptr %finished)
+  %jobs.next = add i64 %jobs, 1
+  br label %next
+
+out:
+  ret ptr null
+}
+
+define internal i64 @work(ptr %job) {
+entry:
+  %rows.at = getelementptr i64, ptr %job, i64 1
+  %thread.at = getelementptr i64, ptr %job, i64 2
+  %threads.at = getelementptr i64, ptr %job, i64 3
+  %control.at = getelementptr i64, ptr %job, i64 4
+  %table = load ptr, ptr %job
+  %rows = load i64, ptr %rows.at
+  %thread = load i64, ptr %thread.at
+  %threads = load i64, ptr %threads.at
+  %control = load ptr, ptr %control.at
+  %done = call i64 @steps(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control)
+  ret i64 %done
+}
+
+; All threads wait for the last one, which makes the value grow.
+define internal void @meet(i64 %threads, ptr %place) {
+entry:
+  %alone = icmp sle i64 %threads, 1
+  br i1 %alone, label %out, label %arrive
+
+arrive:
+  %generation = load atomic i64, ptr %place acquire, align 8
+  %arrived.at = getelementptr i64, ptr %place, i64 9
+  %before = atomicrmw add ptr %arrived.at, i64 1 acq_rel
+  %arrived = add i64 %before, 1
+  %last = icmp eq i64 %arrived, %threads
+  br i1 %last, label %open, label %await
+
+open:
+  store atomic i64 0, ptr %arrived.at monotonic, align 8
+  call void @raise(ptr %place)
+  br label %out
+
+await:
+  %next = add i64 %generation, 1
+  call void @wait(ptr %place, i64 %next)
+  br label %out
+
+out:
+  ret void
+}
+
+; Let an event's value grow by one, and wake who sleeps there. The order of the value and of the number of sleepers is
+; the same for both sides, so that either this thread sees a sleeper, or the sleeper sees the value.
+define internal void @raise(ptr %event) {
+entry:
+  %old = atomicrmw add ptr %event, i64 1 seq_cst
+  %sleepers.at = getelementptr i64, ptr %event, i64 8
+  %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
+  %none = icmp eq i64 %sleepers, 0
+  br i1 %none, label %out, label %wake
+
+wake:
+  %mutex = getelementptr i64, ptr %event, i64 16
+  %condition = getelementptr i64, ptr %event, i64 24
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %out
+
+out:
+  ret void
+}
+
+; Until the value has reached `target`: look for a while, then sleep.
+define internal void @wait(ptr %event, i64 %target) {
+entry:
+  %value = load atomic i64, ptr %event acquire, align 8
+  %reached = icmp sge i64 %value, %target
+  br i1 %reached, label %out, label %begin
+
+begin:
+  %spinning.at = getelementptr i64, ptr %event, i64 10
+  %spinning = load i64, ptr %spinning.at
+  %clock.at = getelementptr i64, ptr %event, i64 11
+  %clock = load i64, ptr %clock.at
+  %start = call i64 @now(i64 %clock)
+  br label %spin
+
+spin:
+  %turn = phi i64 [ 0, %begin ], [ %turn.next, %again ], [ 0, %look_at_clock ]
+  call void @relax()
+  %seen = load atomic i64, ptr %event acquire, align 8
+  %there = icmp sge i64 %seen, %target
+  br i1 %there, label %out, label %again
+
+again:
+  %turn.next = add i64 %turn, 1
+  %patient = icmp slt i64 %turn.next, 16
+  br i1 %patient, label %spin, label %look_at_clock
+
+look_at_clock:
+  %time = call i64 @now(i64 %clock)
+  %waited = sub i64 %time, %start
+  %still = icmp slt i64 %waited, %spinning
+  br i1 %still, label %spin, label %sleep
+
+sleep:
+  %mutex = getelementptr i64, ptr %event, i64 16
+  %condition = getelementptr i64, ptr %event, i64 24
+  %sleepers.at = getelementptr i64, ptr %event, i64 8
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %more = atomicrmw add ptr %sleepers.at, i64 1 seq_cst
+  br label %check
+
+check:
+  %now = load atomic i64, ptr %event seq_cst, align 8
+  %grown = icmp sge i64 %now, %target
+  br i1 %grown, label %awake, label %doze
+
+doze:
+  %dozed = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %check
+
+awake:
+  %fewer = atomicrmw sub ptr %sleepers.at, i64 1 seq_cst
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %out
+
+out:
+  ret void
+}
