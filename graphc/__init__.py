@@ -39,22 +39,22 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Input", "Param", "Program", "ScalarFunction", "State", "Symbol", "Variable", "abs", "acos", "all", "amax", "amin",
-    "any", "arange", "argmax", "argmin", "argsort", "asin", "assert_", "astype", "atan",
-    "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "ceil", "check_gradients", "circuit", "clip",
-    "compile", "concatenate", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-    "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data", "diagonal", "dot",
-    "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten", "flip", "float32",
-    "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad", "hardsigmoid",
-    "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf", "isnan",
-    "jacobian", "jvp", "leaky_relu", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mod", "moveaxis",
-    "mse_loss", "nn", "noisy_relu", "norm", "not_equal", "one_hot", "ones", "ones_like", "optim", "outer", "pad",
-    "param", "pow", "prelu", "print", "prod", "random", "ravel", "reciprocal", "relu", "repeat", "reshape", "roll",
-    "round", "rsqrt", "scalar_function", "scan", "scatter_add", "searchsorted", "selu", "sigmoid", "sign", "silu",
-    "sin", "sinh", "softmax", "softplus", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "state",
-    "std", "stop_gradient", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk",
-    "trace", "transpose", "tril", "triu", "uint8", "value_and_grad", "var", "vjp", "where", "while_loop", "zeros",
-    "zeros_like",
+    "any", "arange", "argmax", "argmin", "argsort", "asin", "assert_", "astype", "atan", "avg_pool1d", "avg_pool2d",
+    "avg_pool3d", "binary_cross_entropy_with_logits", "bool_", "broadcast_to", "ceil", "check_gradients", "circuit",
+    "clip", "compile", "concatenate", "cond", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "cos", "cosh", "cross_entropy", "cumprod", "cumsum", "custom_vjp", "data",
+    "diagonal", "dot", "einsum", "elu", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "flatten",
+    "flip", "float32", "float64", "floor", "floor_divide", "full", "full_like", "gather", "gaussian", "gelu", "grad",
+    "hardsigmoid", "hardtanh", "heaviside", "hessian", "hvp", "init", "input", "int32", "int64", "isfinite", "isinf",
+    "isnan", "jacobian", "jvp", "leaky_relu", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "max", "max_pool1d", "max_pool2d", "max_pool3d",
+    "maximum", "mean", "min", "minimum", "mod", "moveaxis", "mse_loss", "nn", "noisy_relu", "norm", "not_equal",
+    "one_hot", "ones", "ones_like", "optim", "outer", "pad", "param", "pow", "prelu", "print", "prod", "random",
+    "ravel", "reciprocal", "relu", "repeat", "reshape", "roll", "round", "rsqrt", "scalar_function", "scan",
+    "scatter_add", "searchsorted", "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softmax", "softplus", "softsign",
+    "sort", "split", "sqrt", "square", "squeeze", "stack", "state", "std", "stop_gradient", "sum", "swapaxes", "take",
+    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose", "tril", "triu", "uint8",
+    "value_and_grad", "var", "vjp", "where", "while_loop", "zeros", "zeros_like",
 ]  # fmt: skip
 
 # Module -> the names it has (`name` or `name there=public name`).
@@ -71,13 +71,13 @@ _HOMES = {
         "pow reciprocal round rsqrt sign sin sinh sqrt square tan tanh where"
     ),
     "graphc.dsl.functions": (
-        "all amax amin any arange argmax argmin argsort broadcast_to concatenate constant conv1d conv2d conv3d "
-        "conv_transpose1d conv_transpose2d conv_transpose3d cumprod cumsum "
-        "diagonal dot einsum expand_dims eye flatten flip full full_like gather linspace log_softmax "
-        "logsumexp matmul max mean min moveaxis norm one_hot ones ones_like outer pad prod ravel repeat "
-        "reshape roll scatter_add searchsorted softmax sort split squeeze stack std stop_gradient sum "
-        "swapaxes take take_along_axis tensordot tile topk trace transpose tril triu var zeros "
-        "zeros_like"
+        "all amax amin any arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d broadcast_to "
+        "concatenate constant conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cumprod "
+        "cumsum diagonal dot einsum expand_dims eye flatten flip full full_like gather linspace log_softmax "
+        "logsumexp matmul max max_pool1d max_pool2d max_pool3d mean min moveaxis norm one_hot ones ones_like "
+        "outer pad prod ravel repeat reshape roll scatter_add searchsorted softmax sort split squeeze stack "
+        "std stop_gradient sum swapaxes take take_along_axis tensordot tile topk trace transpose tril triu "
+        "var zeros zeros_like"
     ),
     "graphc.dsl.losses": "binary_cross_entropy_with_logits cross_entropy mse_loss",
     "graphc.dsl.scalar_function": "ScalarFunction scalar_function",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl import convolution, declare, indexing, products, reducing, shaping
+from graphc.dsl import convolution, declare, indexing, pooling, products, reducing, shaping
 from graphc.dsl.declare import Operand
 from graphc.dsl.elementwise import exp
 from graphc.dsl.lifting import on_symbols
@@ -24,13 +24,14 @@ from graphc.ir.graph import Value
 from graphc.ir.types import DType, as_dtype
 
 __all__ = [
-    "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "broadcast_to", "concatenate", "constant",
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "cumprod", "cumsum", "diagonal", "dot", "einsum", "expand_dims", "eye", "flatten", "flip", "full", "full_like",
-    "gather", "linspace", "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "moveaxis", "norm", "one_hot",
-    "ones", "ones_like", "outer", "pad", "prod", "ravel", "repeat", "reshape", "roll", "scatter_add", "searchsorted",
-    "softmax", "sort", "split", "squeeze", "stack", "std", "stop_gradient", "sum", "swapaxes", "take",
-    "take_along_axis", "tensordot", "tile", "topk", "trace", "transpose", "tril", "triu", "var", "zeros", "zeros_like",
+    "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "broadcast_to", "concatenate", "constant", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "cumprod", "cumsum", "diagonal", "dot", "einsum", "expand_dims", "eye", "flatten", "flip",
+    "full", "full_like", "gather", "linspace", "log_softmax", "logsumexp", "matmul", "max", "max_pool1d", "max_pool2d",
+    "max_pool3d", "mean", "min", "moveaxis", "norm", "one_hot", "ones", "ones_like", "outer", "pad", "prod", "ravel",
+    "repeat", "reshape", "roll", "scatter_add", "searchsorted", "softmax", "sort", "split", "squeeze", "stack", "std",
+    "stop_gradient", "sum", "swapaxes", "take", "take_along_axis", "tensordot", "tile", "topk", "trace", "transpose",
+    "tril", "triu", "var", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -188,7 +189,7 @@ tensordot = on_symbols(products.tensordot)
 outer = on_symbols(products.outer)
 trace = on_symbols(products.trace)
 
-# Convolutions.
+# Convolutions and pooling.
 
 conv1d = on_symbols(convolution.conv1d)
 conv2d = on_symbols(convolution.conv2d)
@@ -196,3 +197,9 @@ conv3d = on_symbols(convolution.conv3d)
 conv_transpose1d = on_symbols(convolution.conv_transpose1d)
 conv_transpose2d = on_symbols(convolution.conv_transpose2d)
 conv_transpose3d = on_symbols(convolution.conv_transpose3d)
+max_pool1d = on_symbols(pooling.max_pool1d)
+max_pool2d = on_symbols(pooling.max_pool2d)
+max_pool3d = on_symbols(pooling.max_pool3d)
+avg_pool1d = on_symbols(pooling.avg_pool1d)
+avg_pool2d = on_symbols(pooling.avg_pool2d)
+avg_pool3d = on_symbols(pooling.avg_pool3d)

@@ -259,10 +259,11 @@ def _name_stored_value(stage: Stage, operand: str) -> Stage:
 
 
 def keep_stores(kernel: Kernel, kept: Iterable[str]) -> Kernel:
-    """Drop stores of operands not in `kept`, then operands and lets that nothing uses; inline lets used once."""
+    """Drop stores of operands not in `kept`, then all that nothing uses any more; inline lets used once."""
     names = set(kept)
     stages = tuple(replace(s, stores=tuple(t for t in s.stores if t.operand in names)) for s in kernel.stages)
     stages = tuple(_inline_lets(stage, _later_names(stages[i + 1 :])) for i, stage in enumerate(stages))
+    stages = tuple(_drop_indices(stage, _later_names(stages[i + 1 :])) for i, stage in enumerate(stages))
     read = {load.operand for s in stages for e in s.expressions() for load in loads(e)}
     written = {t.operand for s in stages for t in s.stores}
     operands = tuple(o for o in kernel.operands if o.name in read | written)
@@ -315,6 +316,18 @@ def _inline_lets(stage: Stage, later: set[str]) -> Stage:
     lets = section(stage.lets)
     results = section(stage.results)
     return replace(change_expressions(replace(stage, lets=lets, results=results), expand), lets=lets, results=results)
+
+
+def _drop_indices(stage: Stage, later: set[str]) -> Stage:
+    """Accumulators of an extreme value and its index, without the index if nothing uses it."""
+    used = later | {name for expr in stage.expressions() for name in names_in(expr)}
+
+    def change(a: Accumulate) -> Accumulate:
+        if a.combiner in ("argmax", "argmin") and a.names[1] not in used:
+            return Accumulate(a.names[:1], a.combiner.removeprefix("arg"), a.exprs[:1])
+        return a
+
+    return replace(stage, accumulates=tuple(map(change, stage.accumulates)))
 
 
 def bind_kernel(kernel: Kernel, sizes: Mapping[str, Dim], capacities: Mapping[str, int]) -> Kernel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.models.convolutional import lenet, vgg_small
 from graphc.models.mlp import mlp
 
-__all__ = ["mlp"]
+__all__ = ["lenet", "mlp", "vgg_small"]

@@ -25,13 +25,25 @@ from graphc.nn.activations import (
     Softsign,
     Tanh,
 )
+from graphc.nn.convolution import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from graphc.nn.layers import Dropout, Flatten, Linear, ModuleList, Sequential
 from graphc.nn.module import LoadResult, Module
 from graphc.train.tracing import Trace, is_training, trace, update_state
 
 __all__ = [
-    "Dropout", "ELU", "Flatten", "GELU", "Gaussian", "Hardsigmoid", "Hardtanh", "Heaviside", "Identity", "LeakyReLU",
-    "Linear", "LoadResult", "LogSoftmax", "Maxout", "Module", "ModuleList", "NoisyReLU", "PReLU", "ReLU", "SELU",
+    "AvgPool1d", "AvgPool2d", "AvgPool3d", "Conv1d", "Conv2d", "Conv3d", "Dropout", "ELU", "Flatten", "GELU",
+    "Gaussian", "Hardsigmoid", "Hardtanh", "Heaviside", "Identity", "LeakyReLU", "Linear", "LoadResult", "LogSoftmax",
+    "MaxPool1d", "MaxPool2d", "MaxPool3d", "Maxout", "Module", "ModuleList", "NoisyReLU", "PReLU", "ReLU", "SELU",
     "Sequential", "SiLU", "Sigmoid", "Sign", "Softmax", "Softplus", "Softsign", "Tanh", "Trace", "is_training", "trace",
     "update_state",
 ]  # fmt: skip

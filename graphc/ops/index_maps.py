@@ -19,6 +19,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from graphc.errors import AttributeValueError, ShapeError
 from graphc.ir.dims import Dim, Poly, format_shape
@@ -140,3 +143,18 @@ def is_not_negative(dim: Dim) -> bool:
 def axes_of(indices: Iterable[Affine]) -> set[str]:
     """All axes of some indices."""
     return {name for index in indices for name, _ in index.terms}
+
+
+def positions(
+    indices: IndexMap, axes: Sequence[str], sizes: Mapping[str, int], shape: Sequence[int]
+) -> tuple[Any, Any]:
+    """Positions in a tensor of `shape` at every point of `axes`, one array for each index, and where they are in it."""
+    grid = dict(zip(axes, np.ix_(*(np.arange(sizes[name]) for name in axes)), strict=True))
+    found, inside = [], np.ones([sizes[name] for name in axes], bool)
+    for index, size in zip(indices, shape, strict=True):
+        value = np.asarray(index.const)
+        for name, coefficient in index.terms:
+            value = value + coefficient * grid[name]
+        inside &= (value >= 0) & (value < size)
+        found.append(np.broadcast_to(np.clip(value, 0, max(size - 1, 0)), inside.shape))
+    return tuple(found), inside

@@ -26,7 +26,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.expr import Apply, Const, Expr, Name
 from graphc.kernel.form import Accumulate, Kernel, Stage, Store
 from graphc.ops import forms
-from graphc.ops.index_maps import Equation, IndexMap, axes_of, axis_sizes, normalised, parse_equation, plain_axis
+from graphc.ops.index_maps import Equation, axes_of, axis_sizes, normalised, parse_equation, plain_axis, positions
 from graphc.ops.rules import NUMBERS, expect_dtype, expect_operands
 from graphc.ops.window_forms import Window, conjunction, solve
 
@@ -59,19 +59,6 @@ def _check_axes(equation: Equation, sizes: Mapping[str, Dim]) -> None:
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
-def _points(indices: IndexMap, axes: Sequence[str], sizes: Mapping[str, int], shape: Sequence[int]) -> tuple[Any, Any]:
-    """Positions in a tensor of `shape` at every point of `axes`, one array for each index, and where they are in it."""
-    grid = dict(zip(axes, np.ix_(*(np.arange(sizes[name]) for name in axes)), strict=True))
-    positions, inside = [], np.ones([sizes[name] for name in axes], bool)
-    for index, size in zip(indices, shape, strict=True):
-        value = np.asarray(index.const)
-        for name, coefficient in index.terms:
-            value = value + coefficient * grid[name]
-        inside &= (value >= 0) & (value < size)
-        positions.append(np.broadcast_to(np.clip(value, 0, max(size - 1, 0)), inside.shape))
-    return tuple(positions), inside
-
-
 def _contract_reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
     """Every operand spread over its axes, 0 outside; the products summed; the sums added where the result has them."""
     equation, shape = parse_equation(attributes["equation"]), tuple(attributes["shape"])
@@ -81,16 +68,16 @@ def _contract_reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[
     spread: list[Any] = []
     for array, indices in zip(arrays, equation.maps, strict=False):
         axes = [name for name in static if name in axes_of(indices)]
-        positions, inside = _points(indices, axes, static, np.shape(array))
-        spread += [np.where(inside, np.asarray(array)[positions], 0), [number[name] for name in axes]]
+        at, inside = positions(indices, axes, static, np.shape(array))
+        spread += [np.where(inside, np.asarray(array)[at], 0), [number[name] for name in axes]]
     kept = [name for name in static if name in axes_of(equation.maps[2])]
     summed = [name for name in kept if number[name] in spread[1] + spread[3]]
     with np.errstate(all="ignore"):
         total = np.einsum(*spread, [number[name] for name in summed], optimize=True)
     total = np.reshape(total, [static[name] for name in kept])  # an axis of the result alone has one point
-    positions, inside = _points(equation.maps[2], kept, static, shape)
+    at, inside = positions(equation.maps[2], kept, static, shape)
     result = np.zeros(shape, np.asarray(arrays[0]).dtype)
-    np.add.at(result, tuple(p[inside] for p in positions), total[inside])
+    np.add.at(result, tuple(p[inside] for p in at), total[inside])
     return (result,)
 
 

@@ -83,10 +83,10 @@ def _in_order(grouping: Grouping) -> list[Group | Node]:
 def _fused_node(
     grouping: Grouping, group: Group, stored: set[Value], new: dict[Value, Value]
 ) -> tuple[Node, tuple[Node, ...]]:
-    """The node for a group: the op itself if the group is one node that reads stored values only, else a `fusion`."""
+    """The node for a group: the op itself if it is alone and all its values are stored, else a `fusion`."""
     outputs = [v for node in group.nodes for v in node.outputs if v in stored]
     inside = _members(grouping, group)
-    if len(inside) == 1:
+    if len(inside) == 1 and len(outputs) == len(inside[0].outputs):
         (node,) = inside
         copy = with_inputs(node, tuple(new[v] for v in node.inputs))
         new.update(zip(node.outputs, copy.outputs, strict=True))

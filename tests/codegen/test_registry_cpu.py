@@ -16,9 +16,9 @@ import pytest
 
 import graphc as gc
 from graphc.autodiff.expand import expand_derivatives
-from graphc.dsl import declare
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
+from graphc.ir.graph import Value
 from graphc.ir.op import OPS, Op, Sample
 from graphc.passes.manager import run as run_passes
 from graphc.passes.pipeline import default_pipeline
@@ -62,6 +62,12 @@ PROGRAMS = [CASES[k : k + PER_PROGRAM] for k in range(0, len(CASES), PER_PROGRAM
 Results = list[tuple[Case, gc.Symbol]]
 
 
+def applied(case: Case, operands: Sequence[Value]) -> list[gc.Symbol]:
+    """All results of the op at a sample."""
+    found = Builder().apply(case.op, operands, dict(case.sample.attributes))
+    return [gc.Symbol(value) for value in (found if isinstance(found, tuple) else (found,))]
+
+
 def declared(chosen: Sequence[Case]) -> tuple[list[gc.Input], Results, dict[str, np.ndarray]]:
     """Inputs, results and arrays of a program of many samples; equal arrays are one input."""
     inputs: dict[tuple[Any, ...], gc.Input] = {}
@@ -76,8 +82,7 @@ def declared(chosen: Sequence[Case]) -> tuple[list[gc.Input], Results, dict[str,
                 inputs[key] = gc.input(name, array.shape, dtype=array.dtype.name)
                 arrays[name] = array
             operands.append(inputs[key].ir)
-        outputs = Builder().apply(case.op, operands, dict(case.sample.attributes))
-        results += [(case, gc.Symbol(v)) for v in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        results += [(case, symbol) for symbol in applied(case, operands)]
     return list(inputs.values()), results, arrays
 
 
@@ -123,7 +128,7 @@ def test_compiled_gradients_equal_interpreted_ones(order: int) -> None:
     for number, case in enumerate(chosen):
         inputs = [gc.input(f"x{number}_{k}", a.shape, dtype=a.dtype.name) for k, a in enumerate(case.arrays)]
         arrays |= {i.name: a for i, a in zip(inputs, case.arrays, strict=True)}
-        y = gc.Symbol(declare.apply(case.op.name, *(i.ir for i in inputs), **dict(case.sample.attributes)))
+        y = applied(case, [i.ir for i in inputs])[0]
         loss = gc.sum(gc.square(y) * np.cos(np.arange(math.prod(map(int, y.shape)))).reshape(y.shape))
         smooth = [inputs[k] for k in case.sample.differentiable]
         found = gc.grad(loss, smooth)

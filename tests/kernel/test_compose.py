@@ -99,6 +99,28 @@ def test_dropped_stores_leave_no_operand_and_no_let() -> None:
     assert "max(acc + b[i1], 0.0)" in print_kernel(kernel)
 
 
+ARGMAX = """kernel pool(x: f32[N,6]) -> (best: f32[N], tap: i64[N]) where N <= 8 {
+  space n < N
+  stage {
+    reduce r < 6
+    value: f32, index: i64 = argmax(x[n, r], r)
+    best[n] = value
+    tap[n] = index
+  }
+}"""
+
+
+def test_an_index_that_nothing_uses_is_not_accumulated() -> None:
+    pool = parse_kernel(ARGMAX)
+    assert "value: f32, index: i64 = argmax(x[n, r], r)" in print_kernel(keep_stores(pool, ["best", "tap"]))
+    assert "value: f32, index: i64 = argmax(x[n, r], r)" in print_kernel(keep_stores(pool, ["tap"]))
+    kernel = keep_stores(pool, ["best"])
+    verify(kernel)
+    assert "value: f32 = max(x[n, r])" in print_kernel(kernel)
+    x = np.array([[1, np.nan, 3, 0, 0, 0], [-np.inf] * 6], np.float32)
+    np.testing.assert_array_equal(run(kernel, {"x": x})["best"], run(pool, {"x": x})["best"])
+
+
 def test_producer_is_inlined_into_a_contraction() -> None:
     arrays = data(np.random.default_rng(1))
     kernel = inline_producer(parse_kernel(MATMUL), "w", parse_kernel(TRANSPOSE))

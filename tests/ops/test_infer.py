@@ -25,6 +25,8 @@ def f(*shape: int | str) -> TensorType:
     return tensor("f32", shape)
 
 
+WINDOW = {"kernel": (2,), "stride": (2,), "padding": (0,), "dilation": (1,)}
+
 BAD = [
     ("add", [f(2), f(3)], {}, ShapeError, r"shapes \[2\] and \[3\]; make them equal with broadcast_to"),
     ("add", [f(2)], {}, ShapeError, "takes 2 operands, got 1"),
@@ -107,6 +109,20 @@ BAD = [
     ("grad", [f("N"), f(3)], {}, ShapeError, "must be a scalar: take its mean or sum"),
     ("grad", [f()], {}, ShapeError, "at least one value"),
     ("grad", [f(), tensor("i32", (3,))], {}, DTypeError, "value 0"),
+    ("contract", [f(3), f(3)], {"equation": "i,i->i", "shape": (3,)}, AttributeValueError, "not of the form"),
+    ("contract", [f(3), f(4)], {"equation": "[i] [i] -> [i]", "shape": (3,)}, ShapeError, "size 3 in operand 0 and 4"),
+    ("contract", [f(3), f(4)], {"equation": "[i] [j] -> [i]", "shape": (3,)}, ShapeError, "'j' is in one tensor alone"),
+    ("contract", [f(0), f(4)], {"equation": "[i+j] [j] -> [i]", "shape": (3,)}, ShapeError, "axis of size 0"),
+    ("contract", [f(3), tensor("i32", (3,))], {"equation": "[i] [i] -> [i]", "shape": (3,)}, DTypeError, "f32 and i32"),
+    ("max_pool", [f(2, 4)], {**WINDOW, "shape": (3, 2)}, ShapeError, "differ in the axes along which no window slides"),
+    ("max_pool", [f(2, 4)], {**WINDOW, "shape": (2,)}, ShapeError, "need an entry for each of the last axes"),
+    ("max_pool", [f(2, 4)], {**WINDOW, "stride": (2, 2), "shape": (2, 2)}, ShapeError, "need an entry for each"),
+    ("max_pool", [f(2, 4)], {**WINDOW, "stride": (0,), "shape": (2, 2)}, AttributeValueError, "must be at least 1"),
+    ("max_pool", [f(2, 0)], {**WINDOW, "shape": (2, 2)}, ShapeError, "axis of size 0"),
+    ("max_pool", [tensor("bool", (2, 4))], {**WINDOW, "shape": (2, 2)}, DTypeError, "astype"),
+    ("max_unpool", [f(2, 2), tensor("u8", (2, 3))], {**WINDOW, "shape": (2, 4)}, ShapeError, "not equal ones"),
+    ("max_unpool", [f(2, 2), tensor("i32", (2, 2))], {**WINDOW, "shape": (2, 4)}, DTypeError, "number of the tap"),
+    ("max_pick", [f(2, 4), tensor("i32", (2, 2))], WINDOW, DTypeError, "number of the tap"),
 ]
 
 

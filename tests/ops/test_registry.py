@@ -85,16 +85,18 @@ def test_kernel_equals_reference(op: Op, sample: Sample) -> None:
     if not arrays and any(o.name == "in0" for o in kernel.operands):
         inputs = {"in0": node.attributes["value"].array}  # an array constant reads its own literal
     graph = graph_of(op, sample)
-    expected = evaluate(graph, {f"x{k}": a for k, a in enumerate(promoted)})[0]
+    results = evaluate(graph, {f"x{k}": a for k, a in enumerate(promoted)})
 
-    found = run(kernel, inputs, float64=True)["out0"]
+    found = run(kernel, inputs, float64=True)
+    same_types = run(kernel, {name: a for name, a in zip(inputs, arrays or inputs.values(), strict=True)})
 
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
-    same_type = run(kernel, {name: a for name, a in zip(inputs, arrays or inputs.values(), strict=True)})["out0"]
-    assert same_type.dtype == node.type.dtype.numpy
-    finite = np.asarray(expected, np.float64)[np.isfinite(expected)]
-    np.testing.assert_allclose(same_type, expected, rtol=2e-5, atol=1e-6 * np.abs(finite).max(initial=1.0))
+    for k, (expected, type_) in enumerate(zip(results, node.output_types, strict=True)):
+        assert found[f"out{k}"].shape == expected.shape
+        np.testing.assert_allclose(found[f"out{k}"], expected, rtol=1e-12, atol=1e-13)
+        same_type = same_types[f"out{k}"]
+        assert same_type.dtype == type_.dtype.numpy
+        finite = np.asarray(expected, np.float64)[np.isfinite(expected)]
+        np.testing.assert_allclose(same_type, expected, rtol=2e-5, atol=1e-6 * np.abs(finite).max(initial=1.0))
 
 
 @pytest.mark.parametrize("order", [1, 2])
