@@ -50,6 +50,10 @@ class CompileError(GraphcError):
     """A valid graph cannot be lowered to kernels for the chosen target."""
 
 
+class MemoryLimitError(GraphcError, MemoryError):
+    """A program or a variable needs more memory than it may take, than the machine gives, or than can be addressed."""
+
+
 class InputError(GraphcError, ValueError):
     """A call's inputs are missing, unknown, of the wrong shape or dtype, or out of range."""
 

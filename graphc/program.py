@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphc.passes.manager import Stage
 
 TARGETS = ("cpu",)
+MOST_SHAPES = 1024  # of inputs that a program remembers
 COMPILER_FOLDERS = ("ir", "kernel", "ops", "autodiff", "passes", "codegen", "runtime")
 
 
@@ -112,9 +113,11 @@ class Program:
         self._image: ProgramImage | None = None
         self.from_cache = False
         self._fixed = self._checked_dims(dims)
+        self._open = not self._symbols <= set(self._fixed)
+        self._fitting: set[tuple[Any, ...]] = set()  # names and shapes of inputs that were seen to fit the capacities
         for variable in declared.variables:
             variable.initialise(seed)
-        if self._symbols <= set(self._fixed):
+        if not self._open:
             self._specialise(self._fixed)
 
     # -- running ---------------------------------------------------------------------------------------------
@@ -160,10 +163,17 @@ class Program:
 
     def _outgrown(self, inputs: Mapping[str, Any]) -> bool:
         """True if a dimension that the user left open is larger than the capacity compiled for."""
-        if self._symbols <= set(self._fixed):
+        if not self._open:
+            return False
+        shapes = tuple([array.shape if type(array) is np.ndarray else np.shape(array) for array in inputs.values()])
+        if (*inputs, *shapes) in self._fitting:
             return False
         wanted = self._capacities_of(inputs)
-        return any(wanted[s] > self._capacities[s] for s in wanted if s not in self._fixed)
+        if any(wanted[s] > self._capacities[s] for s in wanted if s not in self._fixed):
+            return True
+        if len(self._fitting) < MOST_SHAPES:
+            self._fitting.add((*inputs, *shapes))
+        return False
 
     def _capacities_of(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """Capacities from `dims` and, for the rest, from the arrays of this call (never below those compiled for)."""

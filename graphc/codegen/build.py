@@ -10,6 +10,7 @@ import numpy as np
 from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
 from graphc.codegen.host import Host, host
+from graphc.codegen.limits import check_points, check_sizes
 from graphc.codegen.lower import Names, lower_graph
 from graphc.codegen.machine import MachineCode, compile_source
 from graphc.codegen.memory import Signature, plan_program
@@ -75,6 +76,7 @@ def build(
     names = Names()
     lowered = lower_graph(final, capacities, names)
     planned = plan_program(final, lowered, names, signature, capacities)
+    check_sizes(planned.plan)
     machine = host()
     compiled: dict[str, CompiledKernel] = {}
     codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
@@ -105,6 +107,7 @@ def compile_kernel(
     """
     if check:
         verify(form)
+    check_points(form)
     chosen = schedule or choose(form, machine)
     source = emit(form, chosen, machine)
     known = {} if codes is None else codes

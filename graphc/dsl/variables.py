@@ -25,7 +25,7 @@ from graphc.dsl import initialisers
 from graphc.dsl.initialisers import Array, Initialiser
 from graphc.dsl.origin import here
 from graphc.dsl.symbol import Symbol
-from graphc.errors import InputError, ShapeError, StateError
+from graphc.errors import InputError, MemoryLimitError, ShapeError, StateError
 from graphc.ir.buffers import aligned_copy, aligned_empty
 from graphc.ir.dims import Poly, as_dim, format_shape
 from graphc.ir.graph import Origin, Value
@@ -124,7 +124,7 @@ class Variable(Symbol):
     def value(self, new: Any) -> None:
         checked = self.checked(new)
         if self._array is None:
-            self._array = aligned_empty(self.static_shape, self.dtype)
+            self._array = self._allocated()
         self._array[...] = checked
         self.version += 1
 
@@ -154,10 +154,15 @@ class Variable(Symbol):
             self.seed = 0 if seed is None else seed
         numbered = self._number is not None and "." not in self.name and not rooted
         self._initial_key = (self.seed, f"{self.name}#{self._number}" if numbered else self.name)
-        initial = self._initial()
-        array = aligned_empty(self.static_shape, self.dtype)
-        array[...] = initial
+        array = self._allocated()
+        array[...] = self._initial()
         self._array = array
+
+    def _allocated(self) -> Array:
+        try:
+            return aligned_empty(self.static_shape, self.dtype)
+        except MemoryLimitError as error:
+            raise MemoryLimitError(f"{type(self).__name__} {self.name!r}: {error}") from error
 
     def reset(self) -> None:
         """Write the initial values again, into the same memory."""

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from graphc.errors import MemoryLimitError
 from graphc.ir.types import DType, as_dtype
 
 ALIGNMENT = 64  # a cache line, and the widest vector there is
 SLACK_BYTES = 4096  # more than any register tile reaches beyond the end
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType | str | type | np.dtype[Any]) -> np.ndarray:
     """An uninitialised row-major array at a multiple of 64 bytes, readable for 4096 bytes after its end.
 
-    `dtype` is one of graphc's. Raises DTypeError for any other.
+    `dtype` is one of graphc's. Raises DTypeError for any other, MemoryLimitError where there is no room for it.
     """
     return _aligned(np.empty, shape, as_dtype(dtype))
 
@@ -37,6 +39,14 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+def format_bytes(nbytes: int) -> str:
+    """`512 bytes`, `1.5 MiB`: at most four digits."""
+    size, unit = float(nbytes), 0
+    while size >= 1024 and unit < len(UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{nbytes} bytes" if unit == 0 else f"{size:.4g} {UNITS[unit]}"
+
+
 def address(array: np.ndarray) -> int:
     """Where the elements begin. (`array.ctypes.data` is the address of something else when there are none.)"""
     return int(array.__array_interface__["data"][0])
@@ -48,6 +58,10 @@ def is_aligned(array: np.ndarray) -> bool:
 
 
 def _aligned(allocate: Any, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    count = math.prod(shape)
-    raw = allocate(count * dtype.itemsize + ALIGNMENT + SLACK_BYTES, np.uint8)
+    nbytes = math.prod(shape) * dtype.itemsize
+    try:
+        raw = allocate(nbytes + ALIGNMENT + SLACK_BYTES, np.uint8)
+    except (MemoryError, ValueError, OverflowError) as error:  # NumPy's own for what no index can count
+        what = f"{dtype}[{','.join(map(str, shape))}]"
+        raise MemoryLimitError(f"there is no room for {what}, {format_bytes(nbytes)}") from error
     return np.ndarray(shape, dtype.numpy, buffer=raw, offset=-address(raw) % ALIGNMENT)

@@ -69,6 +69,15 @@ def share_loads(kernel: Kernel, other: Kernel) -> bool:
     return bool(whole[0] & whole[1]) and not any(_repeats(side, axes) for side in found)
 
 
+def sum_in_step(kernel: Kernel, other: Kernel) -> bool:
+    """True if both are one sum each, over the same points, reduce axes included."""
+    if [_span(a) for a in kernel.space] != [_span(a) for a in other.space]:
+        return False
+    if any(len(k.stages) != 1 or [a.combiner for a in k.stages[0].accumulates] != ["sum"] for k in (kernel, other)):
+        return False
+    return _same_loops(kernel.stages[0], _with_axes_of(kernel, other).stages[0]) is not None
+
+
 def _covers(load: Load, axes: set[str]) -> bool:
     used = {name for i in load.index if isinstance(i, Affine) for name, _ in i.terms}
     return axes <= used

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from graphc.ir.buffers import format_bytes
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While, walk
 
 
@@ -20,6 +21,13 @@ def print_plan(plan: Plan) -> str:
     lines += [f"  check {c.lower} <= {c.input} < {c.upper}{_comment(c.origin)}" for c in plan.checks]
     lines += [f"  update {u.target} = {u.source}" for u in plan.updates]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def largest(buffers: Iterable[Buffer], count: int = 3) -> Iterator[str]:
+    """The largest buffers as text: `h: f32[N,512] (2 MiB)`."""
+    for buffer in sorted(buffers, key=lambda b: -b.nbytes)[:count]:
+        dims = buffer.dims or ",".join(map(str, buffer.shape))
+        yield f"{buffer.name}: {buffer.dtype}[{dims}] ({format_bytes(buffer.nbytes)})"
 
 
 def _comment(text: str) -> str:

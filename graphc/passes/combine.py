@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.kernel.combine import share_loads, share_reduction
+from graphc.kernel.combine import share_loads, share_reduction, sum_in_step
 from graphc.kernel.form import Kernel
 from graphc.ops.fusion import fused_form, named_form
 from graphc.passes.grouping import MOST_NODES
@@ -101,18 +101,13 @@ def _added_up(units: Units, joined: Unit, names: dict[Value, str]) -> str | None
     if len(joined) != 2:
         return None
     first, second = (_form(units, (n,), names) for n in joined)
-    simple = all(_sums_once(k) for k in (first, second))
     inner = joined[0].outputs
-    if not simple or len(inner) != 1 or inner[0] in units.outside(joined):
+    if not sum_in_step(first, second) or len(inner) != 1 or inner[0] in units.outside(joined):
         return None
     if not _added_at_own_point(joined[1], inner[0]):
         return None
     (stage, *more) = _form(units, joined, names).stages
     return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
-
-
-def _sums_once(kernel: Kernel) -> bool:
-    return len(kernel.stages) == 1 and [a.combiner for a in kernel.stages[0].accumulates] == ["sum"]
 
 
 def _added_at_own_point(node: Node, value: Value) -> bool:

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import InputError, StateError, VerifyError
-from graphc.ir.buffers import address, aligned_copy, aligned_zeros
+from graphc.errors import InputError, MemoryLimitError, StateError, VerifyError
+from graphc.ir.buffers import address, aligned_copy, aligned_zeros, format_bytes
 from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
+from graphc.kernel.plan_text import largest
 from graphc.runtime.driver import PLACE, control_block, driver, job_list
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
@@ -56,7 +57,7 @@ class Executable:
     steps on a machine whose cores are taken, run on one.
 
     Raises VerifyError for a plan that contradicts itself, StateError for variables that do not fit,
-    CompileError for machine code that cannot be loaded.
+    CompileError for machine code that cannot be loaded, MemoryLimitError where there is no room for the arena.
     """
 
     def __init__(self, plan: Plan, objects: Mapping[str, bytes], variables: Mapping[str, Variable],
@@ -69,7 +70,7 @@ class Executable:
         self.control = control_block()
         self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
-        self._arena = aligned_zeros((plan.arena_bytes,), "u8")
+        self._arena = _arena(plan)
         self._rng = aligned_zeros((2,), "i64")
         self._rng[0] = seed
         self._variables = [self._variable(name, variables) for name in plan.variables]
@@ -276,6 +277,18 @@ def _shared_work(entries: Sequence[Entry], scale: Mapping[str, float]) -> float:
         else:
             work += sum(inner) * (entry.count if isinstance(entry, Loop) else 1)
     return work
+
+
+def _arena(plan: Plan) -> np.ndarray:
+    """The memory of inputs and intermediate values. Raises MemoryLimitError, naming the largest of them."""
+    try:
+        return aligned_zeros((plan.arena_bytes,), "u8")
+    except MemoryLimitError as error:
+        inside = (buffer for buffer in plan.buffers if buffer.region in ("arena", "input"))
+        raise MemoryLimitError(
+            f"program {plan.name!r} needs {format_bytes(plan.arena_bytes)}, which this machine does not give; its "
+            f"largest values are {', '.join(largest(inside))}: make dims smaller"
+        ) from error
 
 
 def _part(array: np.ndarray, shape: Shape) -> np.ndarray:

@@ -85,6 +85,12 @@ def test_a_product_that_others_read_too_stays() -> None:
     assert kernels(graph) == ["matmul", "matmul_sub"]
 
 
+def test_sums_over_other_points_stay() -> None:
+    x, y = gc.input("x", ("N", 2)), gc.input("y", ("M", 2))
+    graph, _ = optimised([x, y], [gc.sum(x) - gc.sum(y)])
+    assert kernels(graph) == ["sum", "sum_sub"]
+
+
 def test_mean_and_greatest_element_are_one_walk() -> None:
     x = gc.input("x", ("N", 40))
     graph, _ = optimised([x], [x.mean(1), x.max(1), gc.sum(x * x)])
