@@ -187,7 +187,8 @@ class _Function:
         else:
             builder.cbranch(self._goes_on(start, stop, step), block, after)
         outer = {n: v for n, v in self.known.items() if n != name}
-        carried = [n for n in outer if n in _assigned(node)]
+        assigned = set(_targets(node.body))
+        carried = [n for n in outer if n in assigned]
         builder.position_at_end(block)
         index = builder.phi(INDEX, name)
         phis = {n: self._phi(outer[n]) for n in carried}
@@ -393,12 +394,8 @@ def _parts(value: _Value) -> list[Any]:
     return value.llvm if isinstance(value.ty, TileType) else [value.llvm]
 
 
-def _assigned(node: ast.For) -> set[str]:
-    """The names that the body of a loop assigns."""
-    return set(_targets(node.body))
-
-
 def _targets(statements: Sequence[ast.stmt]) -> Iterator[str]:
+    """The names that statements assign."""
     for statement in statements:
         for child in ast.walk(statement):
             if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
