@@ -20,7 +20,7 @@ from graphc.errors import GraphcError, InputError
 from graphc.runtime.cores import chosen_threads
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-WORKLOADS = ("mlp", "mlp_small", "dae", "rbm", "contraction", "peak")  # tests compare with inspect/workloads.py
+WORKLOADS = ("mlp", "mlp_small", "dae", "rbm", "rnn", "contraction", "peak")  # tests compare with inspect/workloads.py
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,8 +14,11 @@ import numpy as np
 from graphc import models, nn, optim
 from graphc.dsl import random
 from graphc.dsl.activations import sigmoid
-from graphc.dsl.initialisers import normal
+from graphc.dsl.control import scan
+from graphc.dsl.elementwise import tanh
+from graphc.dsl.initialisers import normal, uniform
 from graphc.dsl.losses import binary_cross_entropy_with_logits, cross_entropy
+from graphc.dsl.shaping import zeros
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable, input, param
 
@@ -117,6 +120,46 @@ def _declare_rbm() -> Step:
     return Step([v], [], updates)
 
 
+# ---- recurrent networks ---------------------------------------------------------------------------------------------
+
+TOKENS, STEPS, SEQUENCES = 65, 64, 32
+"""Different tokens, tokens in a sequence, sequences in a batch."""
+
+
+def _declare_rnn(width: int) -> Step:
+    """Embedding, h = tanh(x + h U + c) along the sequence, and logits of every next token."""
+    tokens, t = input("tokens", ("N", STEPS), "int64"), input("t", ("N", STEPS), "int64")
+    root = 1 / width**0.5
+    E = param("embedding", (TOKENS, width), init=normal(0.0, 1.0))
+    outputs = {"W": width, "U": width, "V": TOKENS}
+    W, U, V = (param(name, (width, n), init=uniform(-root, root)) for name, n in outputs.items())
+    b, c, d = param("b", (width,)), param("c", (width,)), param("d", (TOKENS,))
+    x = (E[tokens] @ W + b).swapaxes(0, 1)
+
+    def cell(h: Symbol, x: Symbol) -> tuple[Symbol, Symbol]:
+        h = tanh(x + h @ U + c)
+        return h, h
+
+    _, hs = scan(cell, sequences=[x], init=[Symbol(zeros((tokens.shape[0], width)))])
+    logits = hs.swapaxes(0, 1) @ V + d
+    loss = cross_entropy(logits.reshape(-1, TOKENS), t.reshape(-1))
+    parameters = [E, W, b, U, c, V, d]
+    return Step([tokens, t], [loss], optim.SGD(lr=0.01, momentum=0.9).updates(loss, parameters))
+
+
+def _rnn(width: int) -> Workload:
+    """The projection of the embedding is counted for its 65 rows, not for every token."""
+    walked = _dense(SEQUENCES * STEPS, width, width)[0] + _dense(SEQUENCES * STEPS, width, TOKENS)[0]
+    return Workload(
+        "rnn",
+        f"embedding 65x{width}, tanh RNN {width}, linear 65, batch {SEQUENCES} x {STEPS} tokens",
+        {"N": SEQUENCES},
+        3 * (walked + _dense(TOKENS, width, width)[0]),
+        lambda: _declare_rnn(width),
+        lambda rng: (rng.integers(0, TOKENS, (SEQUENCES, STEPS)), rng.integers(0, TOKENS, (SEQUENCES, STEPS))),
+    )
+
+
 WORKLOADS = {
     w.name: w
     for w in (
@@ -138,5 +181,6 @@ WORKLOADS = {
             _declare_rbm,
             lambda rng: ((rng.random((100, 784)) < 0.3).astype(np.float32),),
         ),
+        _rnn(128),
     )
 }
