@@ -2,7 +2,8 @@
 
 The nodes of a graph are those that its outputs reach, so a node that a rewrite leaves unread is gone by itself.
 What reachability does not see are outputs that nobody reads of nodes that make several: gradients that are not
-asked for, and results and operands of a `fusion`. This pass removes those, and with them all that only they needed.
+asked for, results and operands of a `fusion`, and those of loops and branches (`graphc.passes.prune`). This pass
+removes those, and with them all that only they needed; in the graphs that loops and branches run too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from graphc.ir.graph import Graph, Node, Value, with_inputs
+from graphc.passes.everywhere import with_changed_bodies
 from graphc.passes.manager import PassResult, Rewrite
+from graphc.passes.prune import Pruned, pruned
 
 
 @dataclass(frozen=True)
 class DCE:
-    """Remove unread outputs of `grad` and `fusion` nodes, and operands that a fusion's body does not read."""
+    """Remove unread outputs of `grad`, `fusion`, `cond`, `scan` and `while_loop`, and operands that no body reads."""
 
     @property
     def name(self) -> str:
@@ -42,15 +45,19 @@ def _sweep(graph: Graph) -> tuple[Graph, list[Rewrite]]:
     rewrites: list[Rewrite] = []
     for node in graph.nodes:
         inputs = tuple(new[v] for v in node.inputs)
-        kept = [k for k, value in enumerate(node.outputs) if value in live]
-        copy = _pruned(node, inputs, kept)
-        if copy is None:
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            copy, kept = (node if same else with_inputs(node, inputs)), list(range(len(node.outputs)))
-        else:
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        copy = node if same else with_inputs(node, inputs)
+        smaller = _pruned(copy, [k for k, value in enumerate(node.outputs) if value in live])
+        outputs = dict(enumerate(copy.outputs))
+        if smaller is not None:
+            copy, outputs = smaller
             rewrites.append(_record(node, copy))
+        inner = with_changed_bodies(copy, copy.inputs, lambda body: _swept(body, rewrites))
+        if inner is not None:
+            known = dict(zip(copy.outputs, inner.outputs, strict=True))
+            copy, outputs = inner, {k: known.get(v, v) for k, v in outputs.items()}
         made[node] = copy
-        new.update((node.outputs[k], value) for k, value in zip(kept, copy.outputs, strict=True))
+        new.update((node.outputs[k], value) for k, value in outputs.items())
     after = Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs))
     left = set(after.nodes)
     dropped = [node for node in graph.nodes if made[node] not in left]
@@ -58,8 +65,22 @@ def _sweep(graph: Graph) -> tuple[Graph, list[Rewrite]]:
     return after, rewrites
 
 
-def _pruned(node: Node, inputs: tuple[Value, ...], kept: list[int]) -> Node | None:
-    """The node with the outputs `kept` only; None if there is nothing to remove."""
+def _swept(body: Graph, rewrites: list[Rewrite]) -> Graph:
+    result = DCE()(body)
+    rewrites.extend(result.rewrites)
+    return result.graph
+
+
+def _pruned(node: Node, kept: list[int]) -> Pruned | None:
+    """The node with the outputs `kept`, and what stands for them; None if there is nothing to remove."""
+    if node.op.nested:
+        return pruned(node, kept)
+    smaller = _smaller(node, kept)
+    return None if smaller is None else (smaller, dict(zip(kept, smaller.outputs, strict=True)))
+
+
+def _smaller(node: Node, kept: list[int]) -> Node | None:
+    inputs = node.inputs
     types = tuple(node.output_types[k] for k in kept)
     if node.op.name == "grad" and len(kept) < len(node.outputs):
         return Node(node.op, (inputs[0], *(inputs[k + 1] for k in kept)), node.attributes, types, node.origin)
@@ -85,9 +106,11 @@ def _record(before: Node, after: Node) -> Rewrite:
     def shape(node: Node) -> str:
         return f"{node.op.name} of {len(node.inputs)} operands with {len(node.outputs)} outputs"
 
+    def inside(node: Node) -> Counter[str]:
+        return Counter(n.op.name for body in node.attributes.values() if isinstance(body, Graph) for n in body.nodes)
+
     nodes = ""
-    if "body" in before.attributes:
-        count = Counter(n.op.name for n in before.attributes["body"].nodes)
-        count -= Counter(n.op.name for n in after.attributes["body"].nodes)
-        nodes = f"; gone from its body: {', '.join(sorted(count.elements())) or 'nothing'}"
+    if any(isinstance(value, Graph) for value in before.attributes.values()):
+        gone = sorted((inside(before) - inside(after)).elements())
+        nodes = f"; gone from its {'bodies' if before.op.name == 'cond' else 'body'}: {', '.join(gone) or 'nothing'}"
     return Rewrite("dead_output", shape(before), shape(after), f"nothing reads the others{nodes}", before.origin)

@@ -259,12 +259,19 @@ class Grouping:
         """
         if self._is_number(node):
             return 0
-        own = sum(
-            1 if e.primitive in CHEAP_PRIMITIVES else EXPENSIVE
-            for e in walk(map_expression(kernel))
-            if isinstance(e, Apply)
-        )
-        return own + sum(self._cost[v.producer] for v in node.inputs if v.producer and v.producer in self.floating)
+        floating = (v.producer for v in node.inputs if v.producer and v.producer in self.floating)
+        return _map_cost(kernel) + sum(self._cost[producer] for producer in floating)
+
+
+def cost_of_a_point(node: Node) -> int:
+    """Cost of computing one element of what a node makes; `EXPENSIVE` or more where it is no map."""
+    kernel = node.op.lower(node) if node.op.lower is not None else None
+    return EXPENSIVE if kernel is None or not kernel.is_map else _map_cost(kernel)
+
+
+def _map_cost(kernel: Kernel) -> int:
+    applied = (e for e in walk(map_expression(kernel)) if isinstance(e, Apply))
+    return sum(1 if e.primitive in CHEAP_PRIMITIVES else EXPENSIVE for e in applied)
 
 
 def _is_index_map(kernel: Kernel) -> bool:

@@ -11,8 +11,10 @@ from graphc.passes.combine import Combine
 from graphc.passes.cse import CSE
 from graphc.passes.dce import DCE
 from graphc.passes.differentiate import Differentiate
+from graphc.passes.everywhere import Everywhere
 from graphc.passes.fold import Fold
 from graphc.passes.fuse import Fuse
+from graphc.passes.loops import Loops
 from graphc.passes.manager import Pass
 from graphc.passes.stability import Stability
 
@@ -26,16 +28,17 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
     off by name, wherever they stand. Raises CompileError for a name that is no pass or one that is needed.
     """
     passes: tuple[Pass, ...] = (
-        Stability(),  # before differentiation: gradients of stable expressions are stable
+        Everywhere(Stability()),  # before differentiation: gradients of stable expressions are stable
         Differentiate(),
         Bind(tuple(sorted(sizes.items()))),
-        Canonicalise(),
-        Stability(),  # what became visible by canonicalising, and what gradients added
-        Fold(),
-        Canonicalise(),  # what folding made neutral; removes stop_gradient
-        CSE(),
-        Fuse(),  # each node left is one kernel, a view or an array constant
-        Combine(),  # kernels that share work become one
+        Everywhere(Loops()),  # before other rules make loops of one origin look different
+        Everywhere(Canonicalise()),
+        Everywhere(Stability()),  # what became visible by canonicalising, and what gradients added
+        Everywhere(Fold()),
+        Everywhere(Canonicalise()),  # what folding made neutral; removes stop_gradient
+        Everywhere(CSE()),
+        Everywhere(Fuse()),  # each node left is one kernel, a view or an array constant
+        Everywhere(Combine()),  # kernels that share work become one
         DCE(),  # outputs of fusions that nothing reads
     )
     known = {step.name for step in passes}
