@@ -12,9 +12,10 @@ from graphc.autodiff.reverse import carries, gradients
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder, explain
 from graphc.ir.dims import Dim, product
-from graphc.ir.graph import Graph, Node, Value, rebuild, topological
+from graphc.ir.graph import Graph, Node, Value, reached_from, rebuild, topological, with_inputs
 from graphc.ir.types import TensorType
 from graphc.ops.derivatives import differentiated, jvp_groups, vjp_groups
+from graphc.ops.while_loop import UNBOUNDED, as_scan
 
 JACOBIAN_LIMIT = 256  # derivative passes; each adds nodes to the graph and kernels to compile
 
@@ -30,6 +31,7 @@ def expand_derivatives(graph: Graph) -> Graph:
 
 def _expanded(graph: Graph) -> Graph:
     """The graph without deferred derivatives, but with gradients of the users' own: an outer graph may need them."""
+    graph = _with_walked_back_as_scans(graph)
 
     def replace(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if node.op.name in DEFERRED:
@@ -38,6 +40,25 @@ def _expanded(graph: Graph) -> Graph:
         return _with_bodies(node, inputs, _expanded)
 
     return _rebuilt(graph, replace)
+
+
+def _with_walked_back_as_scans(graph: Graph) -> Graph:
+    """The graph with a `scan` for each `while_loop` that reverse mode walks back, so that both use the same turns."""
+    walked: set[Node] = set()
+    for node in graph.nodes:
+        if node.op.name in ("grad", "vjp", "jacobian"):
+            between = topological(node.inputs[: node.attributes.get("outputs", 1)])
+            reached = {v for v in reached_from(differentiated(node), between) if v.type.dtype.is_float}
+            walked.update(n for n in between if n.op.name == "while_loop" and not reached.isdisjoint(n.outputs))
+    if not any(node.attributes["bound"] != UNBOUNDED for node in walked):
+        return graph
+
+    def replace(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node not in walked or node.attributes["bound"] == UNBOUNDED:
+            return None
+        return as_scan(with_inputs(node, inputs), Builder(node.origin))
+
+    return rebuild(graph, replace)
 
 
 def _plain(graph: Graph) -> Graph:

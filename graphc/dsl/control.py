@@ -56,7 +56,7 @@ def cond(pred: Symbol, then_fn: Function, else_fn: Function, *operands: Any) -> 
         raise ShapeError(f"gc.cond: the branches return {shapes} (* is a tensor); they must return the same{_at()}")
     pairs = enumerate(zip(leaves(results[0]), leaves(results[1]), strict=True))
     sides = list(zip(*(_alike(position, *pair) for position, pair in pairs), strict=True))
-    groups = [captured_by((), values, since=region.since) for values, region in zip(sides, regions, strict=True)]
+    groups = [captured_by((), values, region) for values, region in zip(sides, regions, strict=True)]
     captured = tuple(dict.fromkeys((*groups[0], *groups[1])))
     graphs = {
         name: closed(_name(function, name), (), captured, values)
@@ -99,7 +99,7 @@ def while_loop(test_fn: Function, body_fn: Function, init: Any, bound: int | Non
         carried = [*carried, region.turn]
         start = [*start, declare.constant(np.int64(0))]
         news = [*news, declare.elementwise("add", region.turn, 1)]
-    captured = tuple(dict.fromkeys((*captured_by(carried, [goes_on]), *captured_by(carried, news))))
+    captured = tuple(dict.fromkeys((*captured_by(carried, [goes_on], region), *captured_by(carried, news, region))))
     test = closed(_name(test_fn, "test"), carried, captured, [goes_on])
     body = closed(_name(body_fn, "body"), carried, captured, news)
     found = While(tuple(start), captured, test, body, UNBOUNDED if limit is None else limit).apply(Builder(here()))
@@ -151,7 +151,7 @@ def scan(
         raise ShapeError(f"gc.scan: the cell returns nothing and nothing is carried{_at()}")
     if region.turn is not None:
         arguments, slices = [*arguments, region.turn], [*slices, shaping.iota(turns, i64)]
-    captured = captured_by(arguments, [*news, *stacked])
+    captured = captured_by(arguments, [*news, *stacked], region)
     body = closed(_name(cell, "cell"), arguments, captured, [*news, *stacked])
     found = Scan(tuple(start), tuple(slices), captured, body, turns, bool(reverse)).apply(Builder(here()))
     results = like((*first, *outputs), map(Symbol, found))

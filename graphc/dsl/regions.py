@@ -35,6 +35,9 @@ class Placeholder(Value):
     region: Region | None = None
 
 
+MOVES = ("broadcast_to", "reshape", "transpose")  # kernels read their operand in another way, and copy nothing
+
+
 class Region:
     """A function being traced. `what` names it in messages; `turns` is set for loops, 0 for any number of them."""
 
@@ -111,25 +114,32 @@ def refuse(use: str, value: Value, advice: str) -> None:
 
 
 def captured_by(
-    placeholders: Sequence[Value], outputs: Sequence[Value], *, since: int | None = None
+    placeholders: Sequence[Value], outputs: Sequence[Value], region: Region | None = None
 ) -> tuple[Value, ...]:
     """What `outputs` need of the world outside a function of the placeholders: values for operands, in order of use.
 
-    Outside is what depends on inputs, variables or random state and not on a placeholder; with `since`, nodes of this
-    number or a later one are inside. Between an output and what a derivative inside is taken by, all is inside.
+    Outside is what depends on inputs, variables or random state and not on a placeholder. But all that a branch
+    declares is inside, and what a loop only moves or repeats: a product reads a transposed matrix where it is. Between
+    an output and what a derivative inside is taken by, all is inside.
     """
     nodes = topological(outputs)
-    inside = _inside(placeholders, nodes, since)
+    made = [] if region is None else [n for n in nodes if n.number >= region.since]
+    all_made = region is not None and region.is_branch
+    inside = _inside([*placeholders, *(v for n in made for v in n.outputs if all_made)], nodes)
+    readers = Graph("", (), tuple(outputs)).readers
+    for node in reversed(made):
+        read_by = [v for value in node.outputs for reader in readers.get(value, ()) for v in reader.outputs]
+        if node.op.name in MOVES and inside.issuperset(read_by):
+            inside.update(node.outputs)
     read = [v for node in nodes for v in node.inputs] + list(outputs)
     outside = reached_from([v for v in read if v.producer is None and v not in inside], nodes) - inside
     at_border = [v for node in nodes if any(o in inside for o in node.outputs) for v in node.inputs if v in outside]
     return tuple(dict.fromkeys([*at_border, *(v for v in outputs if v in outside)]))
 
 
-def _inside(placeholders: Sequence[Value], nodes: Sequence[Node], since: int | None) -> set[Value]:
-    """Placeholders, what depends on them, nodes from number `since` on, and paths that derivatives inside walk."""
-    made = [v for n in nodes if since is not None and n.number >= since for v in n.outputs]
-    inside = reached_from([*placeholders, *made], nodes)
+def _inside(first: Sequence[Value], nodes: Sequence[Node]) -> set[Value]:
+    """The first values, what depends on them, and paths that derivatives inside walk."""
+    inside = reached_from(first, nodes)
     while True:
         paths: set[Value] = set()
         for node in nodes:

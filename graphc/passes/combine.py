@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from graphc.errors import CompileError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.kernel.combine import share_loads, share_reduction, sum_in_step
 from graphc.kernel.form import Kernel
@@ -106,7 +107,10 @@ def _added_up(units: Units, joined: Unit, names: dict[Value, str]) -> str | None
         return None
     if not _added_at_own_point(joined[1], inner[0]):
         return None
-    (stage, *more) = _form(units, joined, names).stages
+    try:
+        (stage, *more) = _form(units, joined, names).stages
+    except CompileError:
+        return None  # sums over different ranges stay two stages
     return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
 
 

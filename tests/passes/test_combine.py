@@ -130,3 +130,13 @@ def test_values_do_not_depend_on_the_pass(without: tuple[str, ...]) -> None:
     value, gradient = step(scores, labels)
     np.testing.assert_allclose(value, -np.log(p[np.arange(5), labels]).mean(), rtol=1e-5)
     np.testing.assert_allclose(gradient, (p - np.eye(7)[labels]) / 5, atol=1e-6)
+
+
+def test_sums_over_different_ranges_stay_apart() -> None:
+    shapes = {"w": (3, 3), "u": (2, 3), "x": (4, 2), "h": (4, 3)}
+    w, u, x, h = (gc.input(name, shape) for name, shape in shapes.items())
+    y = gc.tanh(x @ u + h @ w + 1.0)
+    arrays = [np.linspace(-1, 1, int(np.prod(s)), dtype=np.float32).reshape(s) for s in shapes.values()]
+    (found,) = gc.compile([w, u, x, h], [y], cache=False)(*arrays)
+    a, b, c, d = arrays
+    np.testing.assert_allclose(found, np.tanh(c @ b + d @ a + 1), rtol=1e-5)
