@@ -285,7 +285,10 @@ def _is_index_map(kernel: Kernel) -> bool:
 
 
 def _reads_own_point(kernel: Kernel, operand: str) -> bool:
-    """True if the map reads `operand` only at the point that it stores."""
+    """True if the map reads `operand` only at the point that it stores, and at all points that the operand has."""
+    (shape,) = (o.shape for o in kernel.operands if o.name == operand)
+    if shape != tuple(axis.extent for axis in kernel.space):
+        return False  # the first elements alone
     identity = tuple(Affine.axis(axis.name) for axis in kernel.space)
     sites = [load for load in loads(map_expression(kernel)) if load.operand == operand]
     return bool(sites) and all(isinstance(load, Load) and load.index == identity for load in sites)

@@ -132,3 +132,16 @@ def test_every_fusion_is_recorded() -> None:
     declared = collect([x], [gc.relu(x @ W + b)], {})
     (rewrite,) = Fuse()(declared.graph).rewrites
     assert rewrite.rule == "fuse" and "matmul" in rewrite.before and "around matmul" in rewrite.why
+
+
+def test_the_first_columns_of_a_product_are_no_epilogue() -> None:
+    """The kernel of the product has more points than they: it would store beyond their end."""
+    x, w = gc.input("x", (2, 4)), gc.input("w", (4, 12))
+    product = x @ w
+    program = gc.compile([x, w], [gc.sigmoid(product[:, :3]), product * 2], cache=False)
+    at = [np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4), np.cos(np.arange(48, dtype=np.float32)).reshape(4, 12)]
+    first, doubled = program(*at)
+    np.testing.assert_allclose(doubled, 2 * at[0] @ at[1], rtol=1e-5)
+    np.testing.assert_allclose(first, 1 / (1 + np.exp(-(at[0] @ at[1])[:, :3])), rtol=1e-5)
+    forms = [kernel.form for kernel in program.kernels.values()]
+    assert not any("sigmoid" in form and "i1 < 12" in form for form in forms)
