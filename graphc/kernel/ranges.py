@@ -49,8 +49,11 @@ class Box:
     def least(self, affine: Affine) -> int:
         """A number not above any value of `affine`: the greatest one that the analysis finds."""
         return min(
-            max(least_value(bound, box.capacities) for bound in _lower_bounds(_at(affine, values), box.axes))
-            for values, box in _cases(self, [affine])
+            (
+                max(least_value(bound, box.capacities) for bound in _lower_bounds(_at(affine, values), box.axes))
+                for values, box in _cases(self, [affine])
+            ),
+            default=0,  # no points: any number is right
         )
 
     def span(self, axis: str) -> tuple[int, int]:
@@ -125,7 +128,8 @@ def _cases(box: Box, affines: Sequence[Affine]) -> Iterator[tuple[dict[str, int]
                 if isinstance(bound, Table) and bound.axis not in table_axes:
                     table_axes.append(bound.axis)
     kept = replace(box, axes=tuple(axis for axis in box.axes if axis.name in needed))
-    yield from _split(kept, table_axes, {})
+    outer_first = [axis.name for axis in box.axes if axis.name in table_axes]  # fixing an axis forgets its bounds
+    yield from _split(kept, outer_first, {})
 
 
 def _split(box: Box, table_axes: Sequence[str], values: dict[str, int]) -> Iterator[tuple[dict[str, int], Box]]:
@@ -139,9 +143,19 @@ def _split(box: Box, table_axes: Sequence[str], values: dict[str, int]) -> Itera
         for bound in (*a.lower, *a.upper)
         if isinstance(bound, Table) and bound.axis == axis
     )
+    (own,) = (a for a in box.axes if a.name == axis)
     for value in range(length):
+        if not _allows(own, value):
+            continue
         axes = tuple(_fix(a, axis, value) for a in box.axes)
         yield from _split(replace(box, axes=axes), others, {**values, axis: value})
+
+
+def _allows(axis: Axis, value: int) -> bool:
+    """False if a fixed bound of an axis excludes a value."""
+    lower = [b.const for b in axis.lower if isinstance(b, Affine) and not b.terms and isinstance(b.const, int)]
+    upper = [b.const for b in axis.upper if isinstance(b, Affine) and not b.terms and isinstance(b.const, int)]
+    return all(value >= bound for bound in lower) and all(value < bound for bound in upper)
 
 
 def _fix(axis: Axis, name: str, value: int) -> Axis:

@@ -77,6 +77,8 @@ def _contract_reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[
     total = np.reshape(total, [static[name] for name in kept])  # an axis of the result alone has one point
     at, inside = positions(equation.maps[2], kept, static, shape)
     result = np.zeros(shape, np.asarray(arrays[0]).dtype)
+    if not shape:
+        return (result + total[inside].sum(dtype=result.dtype),)
     np.add.at(result, tuple(p[inside] for p in at), total[inside])
     return (result,)
 

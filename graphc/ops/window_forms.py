@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from graphc.errors import CompileError
 from graphc.ir.dims import Dim
 from graphc.ir.types import i64
 from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Index, as_expr, replace_axes
@@ -108,18 +109,18 @@ def solve(result: IndexMap, shape: Sequence[Dim], read: Sequence[tuple[IndexMap,
     """
     window = Window(dict(sizes))
     kept = _kept(result, shape, sizes)
-    names = axes_of(result[k] for k in kept)
+    walked = axes_of(result[k] for k in kept)
     for k, (index, dim) in enumerate(zip(result, shape, strict=True)):
         if k in kept:
             window.space += [name for name, _ in sorted(index.terms, key=lambda term: -term[1])]
             window.store.append(index)
         else:
-            _solve_one(window, k, index, dim, names)
+            _solve_one(window, k, index, dim, walked, axes_of(result[:k] + result[k + 1 :]))
     taken = set(window.space) | set(window.solved) | set(window.quotients)
     window.reduce = [name for name in sizes if name not in taken]
     for f in _conditions(window, read):
         holds = not axes_of([f]) & set(window.quotients) and is_not_negative(extremes(f, window.sizes)[0])
-        if not holds and not _clip(window, f):
+        if not holds and not _clip(window, f, window.reduce):
             window.conditions.append(f)
     return window
 
@@ -138,16 +139,25 @@ def _kept(result: IndexMap, shape: Sequence[Dim], sizes: Mapping[str, Dim]) -> s
     return kept
 
 
-def _solve_one(window: Window, k: int, index: Affine, dim: Dim, kept: set[str]) -> None:
-    """Make a compound index of the result an axis, by solving for one of the axes in it."""
+def _solve_one(window: Window, k: int, index: Affine, dim: Dim, walked: set[str], others: set[str]) -> None:
+    """Make a compound index of the result an axis, by solving for one of the axes in it.
+
+    `walked` are the axes that indices walk through by themselves, `others` those of all other indices of the result.
+    """
     index = window.affine(index)
-    free = [t for t in index.terms if t[0] not in kept and t[0] not in window.space and t[0] not in window.quotients]
-    if not free:  # an index of axes that other positions walk: a diagonal, or a constant
+    free = [t for t in index.terms if t[0] not in walked and t[0] not in window.space]
+    name, coefficient = min(free, key=lambda t: (abs(t[1]) != 1, _rank(window.sizes[t[0]])), default=("", 0))
+    if len(free) == 0 or (len(free) == 1 and abs(coefficient) != 1):  # a diagonal, a constant, every second element
+        window.space += [name] if free else []
         window.store.append(index)
         window.partial = True
-        window.stored_if += [f for f in _sides(index, dim) if not is_not_negative(extremes(f, window.sizes)[0])]
+        sides = [f for f in _sides(index, dim) if not is_not_negative(extremes(f, window.sizes)[0])]
+        for f in sides:
+            if not free or not axes_of([f]) <= set(window.space) or not _clip(window, f, [name]):
+                window.stored_if.append(f)
         return
-    name, coefficient = min(free, key=lambda term: (abs(term[1]) != 1, _rank(window.sizes[term[0]])))
+    if name in window.quotients or (abs(coefficient) != 1 and name in others):
+        raise CompileError("the axes of the result's index maps cannot be told from its elements one after the other")
     own = f"i{k}"
     while own in window.sizes:
         own += "_"
@@ -190,9 +200,9 @@ def _conditions(window: Window, read: Sequence[tuple[IndexMap, Sequence[Dim]]]) 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
 
 
-def _clip(window: Window, f: Affine) -> bool:
-    """Bound the innermost reduce axis of `f >= 0`; False if there is none, or no bound says it."""
-    inside = [name for name in window.reduce if name in f.coefficients]
+def _clip(window: Window, f: Affine, axes: Sequence[str]) -> bool:
+    """Bound the innermost of `axes` in `f >= 0`; False if there is none, or no bound says it."""
+    inside = [name for name in axes if name in f.coefficients]
     if not inside or axes_of([f]) & set(window.quotients):
         return False
     axis = inside[-1]
@@ -204,8 +214,9 @@ def _clip(window: Window, f: Affine) -> bool:
         return False
     side, size = (window.lower, window.sizes[axis]) if coefficient > 0 else (window.upper, window.sizes[axis])
     bound = _changed(divided, -1, 0) if coefficient > 0 else _changed(divided, 1, 1)
-    if isinstance(bound, Table) and isinstance(size, int):
-        bound = Table(bound.axis, tuple(min(max(value, 0), size) for value in bound.values))
+    if isinstance(bound, Table) and isinstance(size, int):  # the axis's own bound is in the table then
+        limit = max if coefficient > 0 else min
+        bound = Table(bound.axis, tuple(limit(value, 0 if coefficient > 0 else size) for value in bound.values))
     side.setdefault(axis, []).append(bound)
     return True
 

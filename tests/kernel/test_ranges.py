@@ -95,3 +95,18 @@ def test_usual_dimensions_are_decided(dim: str, least: int) -> None:
 def test_facts_of_guards(guard: str, facts: list[Affine]) -> None:
     kernel = parse_kernel(f"kernel k() -> () {{ space i < 9, j < 9 stage {{ y[] = 0.0 if {guard} }} }}")
     assert list(guard_facts(kernel.stages[0].stores[0].guard)) == facts
+
+
+def test_a_table_over_an_axis_that_a_table_bounds() -> None:
+    first = Axis("b", (Table("a", (1, 0)),), (Affine((), 3),))
+    box = Box((Axis.range("a", 2), first, Axis("c", (Affine(),), (Table("b", (4, 5, 9)),))), {})
+    assert box.span("c") == (0, 8)
+    assert box.never_negative(Affine.of({"c": -1}, 8)) and not box.never_negative(Affine.of({"c": -1}, 7))
+
+
+def test_values_that_a_fixed_bound_excludes_count_for_nothing() -> None:
+    short = Axis("a", (Affine((), 1),), (Affine((), 2),))
+    box = Box((short, Axis("b", (Affine(),), (Table("a", (9, 3, 9)),))), {})
+    assert box.span("b") == (0, 2)
+    none = Box((Axis("a", (Affine((), 2),), (Affine((), 1),)), Axis("b", (Affine(),), (Table("a", (9, 3, 9)),))), {})
+    assert none.never_negative(Affine.of({"b": 1}, -100))
