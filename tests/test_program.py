@@ -204,7 +204,7 @@ def test_results_are_fresh_arrays() -> None:
 def test_stages_and_kernels_can_be_read() -> None:
     x, W, b = linear()
     program = gc.compile([x], [gc.relu(x @ W + b)], dims={"N": 16})
-    assert [stage.name for stage in program.stages][:2] == ["stability", "differentiate"]
+    assert {"stability", "differentiate"} <= {stage.name for stage in program.stages}
     assert "matmul" in program.stages[-1].after_text
     (kernel,) = program.kernels.values()
     assert "tile" in kernel.source and "matmul" in kernel.form and kernel.origins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,16 @@ def labels(equation: str) -> tuple[str, str, str]:
     if not arrow or len(terms) != 2 or not (letters.isalpha() or not letters):
         raise AttributeValueError(f"the equation {equation!r} is not of the form 'ij,jk->ik', with letters for axes")
     return terms[0], terms[1], result
+
+
+def equation_of(node: Node) -> tuple[str, str, str]:
+    """The labels of both operands and of the result of an `einsum` or `matmul` node."""
+    if node.op.name == "einsum":
+        return labels(node.attributes["equation"])
+    batch = string.ascii_lowercase[: node.type.rank - 2]
+    left = batch + ("YX" if node.attributes["transpose_a"] else "XY")
+    right = batch + ("ZY" if node.attributes["transpose_b"] else "YZ")
+    return left, right, f"{batch}XZ"
 
 
 def _check_labels(a: str, b: str, out: str) -> None:

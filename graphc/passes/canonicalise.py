@@ -18,6 +18,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, product
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64, u8
+from graphc.ops.einsum import equation_of
 from graphc.passes.manager import PassResult
 from graphc.passes.rewrite import Match, Rule, rewrite
 
@@ -179,6 +180,18 @@ def _transposed_product(match: Match, b: Builder) -> Value | None:
     flags = product_node.attributes
     swapped = {"transpose_a": not flags["transpose_b"], "transpose_b": not flags["transpose_a"]}
     return _apply(b, product_node, match["y"], match["x"], **swapped)
+
+
+def _summed_products(match: Match, b: Builder) -> Value | None:
+    """A sum over axes that both operands of a contraction have: these axes are contracted too."""
+    node, contraction = match.root, match.node("p")
+    left, right, out = equation_of(contraction)
+    axes = node.attributes["axes"]
+    summed = [out[k] for k in axes if out[k] in left and out[k] in right]
+    if not match.read_once(match["p"]) or len(summed) < len(axes):
+        return None
+    kept = "".join(label for label in out if label not in summed)
+    return _reshape(b, b.einsum(match["x"], match["y"], equation=f"{left},{right}->{kept}"), node.type.shape)
 
 
 # ------------------------------------------------------------------------------------------- reductions
@@ -345,6 +358,12 @@ RULES: tuple[Rule, ...] = (
         "a product reads either way",
     ),
     Rule("transposed_product", "transpose(p@matmul(x, y))", _transposed_product, "a product writes either way"),
+    Rule(
+        "sum_of_products",
+        "sum(p@matmul(x, y)) | sum(p@einsum(x, y))",
+        _summed_products,
+        "one contraction; the products of each batch are not stored",
+    ),
     Rule("reduction_of_ones", _each("{}(x)", REDUCTIONS), _as_reshape, "there is one element to reduce", _reduces_ones),
     Rule("reduction_of_broadcast", _each("{}(b@broadcast_to(x))", REDUCTIONS), _reduced_broadcast, "all are equal"),
     Rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from graphc.errors import CompileError
+from graphc.passes.algebra import Algebra
 from graphc.passes.bind import Bind
 from graphc.passes.canonicalise import Canonicalise
 from graphc.passes.combine import Combine
@@ -14,6 +15,7 @@ from graphc.passes.differentiate import Differentiate
 from graphc.passes.everywhere import Everywhere
 from graphc.passes.fold import Fold
 from graphc.passes.fuse import Fuse
+from graphc.passes.hoist import Hoist
 from graphc.passes.loops import Loops
 from graphc.passes.manager import Pass
 from graphc.passes.stability import Stability
@@ -29,6 +31,8 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
     """
     passes: tuple[Pass, ...] = (
         Everywhere(Stability()),  # before differentiation: gradients of stable expressions are stable
+        Everywhere(Hoist()),  # before it too: gradients of what is outside of loops are outside too
+        Everywhere(Algebra()),
         Differentiate(),
         Bind(tuple(sorted(sizes.items()))),
         Everywhere(Loops()),  # before other rules make loops of one origin look different
@@ -37,6 +41,8 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
         Everywhere(Fold()),
         Everywhere(Canonicalise()),  # what folding made neutral; removes stop_gradient
         Everywhere(CSE()),
+        Everywhere(Hoist()),  # sums that gradients carry through loops
+        Everywhere(Canonicalise()),
         Everywhere(Fuse()),  # each node left is one kernel, a view or an array constant
         Everywhere(Combine()),  # kernels that share work become one
         DCE(),  # outputs of fusions that nothing reads

@@ -144,7 +144,7 @@ def test_logs_go_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     program = make(cache=False)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "[graphc.cache] classifier: compiled"
-    assert "[graphc.passes] classifier: differentiate: " in lines[2]
+    assert any("[graphc.passes] classifier: differentiate: " in line for line in lines)
     assert sum(line.startswith("[graphc.kernels] ") for line in lines) == len(program.kernels)
     assert not any(line.startswith(("[graphc.memory]", "[graphc.rewrites]")) for line in lines)
     monkeypatch.setenv("GRAPHC_LOGS", "all")

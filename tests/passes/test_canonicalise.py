@@ -192,6 +192,18 @@ case(
     "%0 = max(%x, axes=[0,2]); %1 = reshape(%0, shape=[N,1]); %1",
 )
 case(
+    "sum_of_products",
+    "%x: f32[5,N,3], %y: f32[5,N,2]",
+    "%0 = matmul(%x, %y, transpose_a=true); %1 = sum(%0, axes=[0]); %1",
+    '%0 = einsum(%x, %y, equation="aYX,aYZ->XZ"); %0',
+)
+case(
+    "sum_of_products",
+    "%x: f32[5,N,3], %y: f32[5,N,2]",
+    '%0 = einsum(%x, %y, equation="tni,tnj->tij"); %1 = sum(%0, axes=[0], keepdims=true); %1',
+    '%0 = einsum(%x, %y, equation="tni,tnj->ij"); %1 = reshape(%0, shape=[1,3,2]); %1',
+)
+case(
     "broadcast_last",
     "%x: f32[3], %y: f32[3]",
     "%0 = broadcast_to(%x, shape=[N,3]); %1 = broadcast_to(%y, shape=[N,3]); %2 = mul(%0, %1); %3 = exp(%2); %3",
@@ -237,6 +249,11 @@ UNCHANGED = [
         "%x: f32[3,4,5], %y: f32[4,5,2]",
         "%0 = transpose(%x, permutation=[1,0,2]); %1 = matmul(%0, %y); %1",
         "a batch axis moves",
+    ),
+    (
+        "%x: f32[2,N,3], %y: f32[2,3,4]",
+        "%0 = matmul(%x, %y); %1 = sum(%0, axes=[0,1]); %1",
+        "rows are an axis of one factor",
     ),
     ("%x: f32[N,3]", "%0 = sum(%x, axes=[1]); %1 = mean(%0, axes=[0]); %1", "two kinds of reduction"),
     ("%x: f32[3]", "%0 = broadcast_to(%x, shape=[N,3]); %1 = sum(%0, axes=[1]); %1", "the axis does not repeat"),
