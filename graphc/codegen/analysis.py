@@ -6,6 +6,7 @@ single element offset, affine in the axes or computed. `collapse` then merges ax
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -33,14 +34,16 @@ from graphc.kernel.expr import (
 from graphc.kernel.form import Accumulate, Axis, Bound, Kernel, Let, Operand, Stage, Store, Table
 
 
+def sizes_in_memory(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
+    """The capacity of the operand's shape, the padding of its rows counted."""
+    sizes = [evaluate(dim, capacities) for dim in operand.shape]
+    return (*sizes[:-1], sizes[-1] + operand.padding) if sizes else ()
+
+
 def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
-    """Row-major strides in elements over the capacity of the operand's shape."""
-    found: list[int] = []
-    step = 1
-    for dim in reversed(operand.shape):
-        found.append(step)
-        step *= evaluate(dim, capacities)
-    return tuple(reversed(found))
+    """Row-major strides in elements over the memory of an operand."""
+    sizes = sizes_in_memory(operand, capacities)
+    return tuple(math.prod(sizes[k + 1 :]) for k in range(len(sizes)))
 
 
 def map_expressions(stage: Stage, change: Callable[[Expr], Expr], index: Callable[[str, Index], Index]) -> Stage:
@@ -62,7 +65,7 @@ def map_expressions(stage: Stage, change: Callable[[Expr], Expr], index: Callabl
 def flatten(kernel: Kernel) -> Kernel:
     """The kernel with one-dimensional operands: every load and store has one index, its element offset."""
     steps = {o.name: strides(o, kernel.capacities) for o in kernel.operands}
-    sizes = {o.name: evaluate(product(o.shape), kernel.capacities) for o in kernel.operands}
+    sizes = {o.name: math.prod(sizes_in_memory(o, kernel.capacities)) for o in kernel.operands}
 
     def flat(operand: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return (_flat_index(index, steps[operand], sizes[operand]),)
@@ -75,7 +78,7 @@ def flatten(kernel: Kernel) -> Kernel:
         changed = map_expressions(stage, change, lambda _, i: _change_computed(i, change))
         stores = tuple(replace(s, index=flat(s.operand, s.index)) for s in changed.stores)
         stages.append(replace(changed, stores=stores))
-    operands = tuple(replace(o, shape=(sizes[o.name],)) for o in kernel.operands)
+    operands = tuple(replace(o, shape=(sizes[o.name],), padding=0) for o in kernel.operands)
     return replace(kernel, operands=operands, stages=tuple(stages))
 
 
@@ -208,6 +211,28 @@ def is_idempotent(kernel: Kernel) -> bool:
 def is_runtime(axis: Axis) -> bool:
     """True if the axis runs to a runtime extent."""
     return axis.extent is not None and bool(symbols(axis.extent))
+
+
+def rooms(kernel: Kernel) -> dict[Axis, int]:
+    """For axes with a runtime extent, up to which point the kernel's memory can be read and written at all.
+
+    That is the axis's capacity, or more where all operands that it indexes are rows along it with padding.
+    """
+    found: dict[Axis, int] = {}
+    for axis in kernel.space:
+        capacity_ = capacity(axis, kernel.capacities)
+        if not is_runtime(axis) or capacity_ is None:
+            continue
+        paddings = []
+        for name, index in [(e.operand, e.index) for e in kernel_loads(kernel)] + [
+            (s.operand, s.index) for s in kernel_stores(kernel)
+        ]:
+            here = [k for k, i in enumerate(index) if index_depends(i, (axis.name,))]
+            along = here == [len(index) - 1] and index[-1] == Affine.axis(axis.name)
+            if here:
+                paddings.append(kernel.operand(name).padding if along else 0)
+        found[axis] = capacity_ + min(paddings, default=0)
+    return found
 
 
 def chunk_bounds(axis: Axis, chunk: str, size: int) -> Axis:

@@ -85,7 +85,7 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     named, sizes = {a.name: a for a in flat.space}, dict(schedule.tile)
     axes = [named[n] for n in schedule.order] or list(flat.space)
     if any(o.init is not None for o in flat.operands):
-        axes = [a for a in axes[:1] if a.name not in sizes and _owns_rows(original, a)]
+        axes = [a for a in axes[:1] if _owns_rows(original, a)]
     axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, flat, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
     enough = [name for name, count in tiles.items() if count >= ENOUGH_TILES]

@@ -93,6 +93,8 @@ def _emit(module: ir.Module, symbol: str, optimise: Callable[[llvm.ModuleRef, ll
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     # Kernels are vectorised by construction; LLVM's vectorisers would only cost time.
     tuning.loop_vectorization = tuning.slp_vectorization = False
+    # Register tiles are unrolled by construction too; unrolling nests of clipped loops took seconds and gained nothing.
+    tuning.loop_unrolling = False
     optimise(parsed, llvm.create_pass_builder(machine, tuning))
     foreign = [f.name for f in parsed.functions
                if f.is_declaration and not f.name.startswith("llvm.") and not ALLOWED_LIBRARIES.match(f.name)]

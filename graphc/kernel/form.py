@@ -1,7 +1,7 @@
 """The kernel form: a map-reduce over an affine box. Its grammar, before any class:
 
     Kernel   = name, Operand*, space Axis*, Stage*
-    Operand  = name : dtype [shape], role in | out | inout, init?      # init: fill before the kernel runs
+    Operand  = name : dtype [shape] + padding, role in | out | inout, init?   # init: fill before the kernel runs
     Axis     = name, lower Bound*, upper Bound*, sequential?           # max(lower) <= axis < min(upper)
     Bound    = Affine over outer axes | Table(outer axis, integers)
     Stage    = space Axis*, reduce Axis*, Let*, Accumulate*, Let*, Store*
@@ -71,13 +71,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor that the kernel reads (`in`), writes (`out`) or both (`inout`)."""
+    """A tensor that the kernel reads (`in`), writes (`out`) or both (`inout`).
+
+    padding: unused elements of memory after each row (the last axis), which a kernel may overwrite with anything.
+    """
 
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
     role: str = "in"
     init: float | None = None
+    padding: int = 0
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,9 @@ class _Parser:
             name = cursor.name("an operand's name")
             cursor.expect(":")
             dtype, shape = self.dtype(), self.shape()
+            padding = cursor.integer() if cursor.accept("+") else 0
             init = self.number() if cursor.accept("init") else None
-            found.append(Operand(name, dtype, shape, marked or role, init))
+            found.append(Operand(name, dtype, shape, marked or role, init, padding))
             if not cursor.accept(","):
                 break
         cursor.expect(")")

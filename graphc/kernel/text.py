@@ -13,7 +13,8 @@
 Lets before the accumulators run inside the reduction, lets after them are results (a line `then` parts them when
 there is no accumulator). Literals: `0.5` is f32, `3` is i64, others carry their dtype (`0.5f64`, `3i32`, `inf_f64`),
 `true` and `false` are bool. `f32(e)` casts, `extent(N)` is a dimension as a scalar, `[2, 1, 0][y]` a table bound,
-`X[e in 0 .. 10]` a computed index with its bounds. `inout` stands before operands that are read and written.
+`X[e in 0 .. 10]` a computed index with its bounds. `inout` stands before operands that are read and written;
+`f32[6,N]+11` has rows with 11 unused elements behind each.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _head(kernel: Kernel) -> str:
 
 def _operand(operand: Operand, role: str) -> str:
     init = "" if operand.init is None else f" init {_number(operand.init)}"
-    return f"{role}{operand.name}: {operand.dtype}{format_shape(operand.shape)}{init}"
+    padding = f"+{operand.padding}" if operand.padding else ""
+    return f"{role}{operand.name}: {operand.dtype}{format_shape(operand.shape)}{padding}{init}"
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+from graphc.codegen.analysis import sizes_in_memory
 from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
 from graphc.codegen.host import host
@@ -45,9 +47,9 @@ class CompiledKernel:
         """Outputs at their exact shapes. Buffers have their capacity, rubbish behind the counts, and margins."""
         form, buffers, margins = self.form, {}, []
         for operand in form.operands:
-            capacity = tuple(evaluate(d, form.capacities) for d in operand.shape)
+            capacity = sizes_in_memory(operand, form.capacities)
             exact = tuple(slice(evaluate(d, counts)) for d in operand.shape)
-            whole = np.full(int(np.prod(capacity)) + 2 * MARGIN, _rubbish(operand), operand.dtype.numpy)
+            whole = np.full(math.prod(capacity) + 2 * MARGIN, _rubbish(operand), operand.dtype.numpy)
             buffer = whole[MARGIN : len(whole) - MARGIN].reshape(capacity)
             if operand.role != "out":
                 buffer[exact] = inputs[operand.name]

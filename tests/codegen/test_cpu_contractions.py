@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphc.kernel.schedule import Schedule
+
 LAYOUTS = {  # name -> shapes and indices of the factors of y[n, o] = sum over k
     "features_innermost": ("x: f32[N,{k}], W: f32[{k},{o}]", "x[n, k] * W[k, o]"),
     "reduction_innermost": ("x: f32[N,{k}], W: f32[{o},{k}]", "W[o, k] * x[n, k]"),
@@ -162,3 +164,37 @@ def test_several_products_in_one_sum(build: Callable[..., Any], reduced: int, in
     for count in (0, 1, reduced):
         inputs = {f"{n}{i}": array(rng, count, size) for i in range(3) for n, size in (("x", 70), ("h", 90))}
         kernel.check(inputs | {"W": array(rng, 70, 90)}, {"K": count}, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "taps", "pad"), [(7, 5, 2), (6, 3, 1), (5, 3, 0), (3, 5, 2), (4, 4, 3)])
+@pytest.mark.parametrize("column", ["ky", "kx"])
+def test_taps_of_a_window_as_columns(build: Callable[..., Any], size: int, taps: int, pad: int, column: str) -> None:
+    """Columns that stick out over the edge of the image add nothing, and memory beyond it is not read."""
+    out = size + 2 * pad - taps + 1
+    y, x = (f"{a} in max(0, {pad}-k{a}) .. min({out}, {size + pad}-k{a})" for a in "yx")
+    text = (
+        f"kernel taps(X: f32[{size},{size},N], G: f32[6,{out},{out},N]) -> (W: f32[6,{taps},{taps}]) where N <= 21 {{"
+        f" space co < 6, ky < {taps}, kx < {taps} stage {{ reduce {y}, {x}, n < N"
+        f" acc: f32 = sum(X[y+ky-{pad}, x+kx-{pad}, n] * G[co, y, x, n]) W[co, ky, kx] = acc }} }}"
+    )
+    rng = np.random.default_rng(5)
+    for width in (taps, 2):
+        schedule = Schedule("dot", "n", (("co", 4), (column, width), ("n", 16)), ("co", "ky", "kx"))
+        kernel = build(text, schedule)
+        for n in (1, 16, 21):
+            inputs = {"X": array(rng, size, size, n), "G": array(rng, 6, out, out, n)}
+            kernel.check(inputs, {"N": n}, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [5, 16, 37])
+def test_padded_rows_are_computed_whole(build: Callable[..., Any], batch: int) -> None:
+    """Behind the count lies padding: no masks are needed, and nothing beyond it is touched."""
+    padding = -batch % 16
+    text = (
+        f"kernel hidden(x: f32[20,N]+{padding}, W: f32[9,20]) -> (y: f32[9,N]+{padding}) where N <= {batch} {{"
+        " space o < 9, n < N stage { reduce k < 20 acc: f32 = sum(W[o, k] * x[k, n]) y[o, n] = max(acc, 0.0) } }"
+    )
+    kernel, rng = build(text.replace("+0", "")), np.random.default_rng(6)
+    assert "masked" not in kernel.source
+    for n in (1, batch - 1, batch):
+        kernel.check({"x": array(rng, 20, n), "W": array(rng, 9, 20)}, {"N": n}, rtol=1e-4, atol=1e-4)

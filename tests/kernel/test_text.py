@@ -27,7 +27,7 @@ CONV = """kernel conv1(W: f32[6,1,5,5], X: f32[1,28,28,N], b: f32[6]) -> (Y: f32
 }
 """
 
-EVERYTHING = """kernel everything(inout fc.weight: f32[4,N], idx: i32[N], out early: u8[], g: f32[N,4]) -> (Y: f32[2*N+1] init -inf, s: f64[] init 0) where M <= 3, N <= 64 {
+EVERYTHING = """kernel everything(inout fc.weight: f32[4,N]+3, idx: i32[N], out early: u8[], g: f32[N,4]) -> (Y: f32[2*N+1]+5 init -inf, s: f64[] init 0) where M <= 3, N <= 64 {
   space sequential n < N, c in 0 .. min(4, n+M)
   stage {
     reduce k in max([2, 1, 0, 0][c], 1-n) .. 4, j < [1, 2, 3, 4][c]

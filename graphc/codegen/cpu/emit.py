@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores, with_unique_axes
+from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores, rooms, with_unique_axes
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Context, Tile
@@ -25,7 +25,7 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     flat = schedulable(kernel)
     source, names = Source(), Names()
     dtypes = {o.name: o.dtype for o in kernel.operands}
-    context = Context(source, names, dtypes, kernel.capacities, host.lanes)
+    context = Context(source, names, dtypes, kernel.capacities, host.lanes, rooms=rooms(kernel))
     for symbol in kernel.runtime_extents:
         names.of("count", symbol)
     for operand in kernel.operands:

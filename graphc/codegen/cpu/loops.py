@@ -36,10 +36,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Freedom:
-    """What the loops over a tiled axis may do: compute points twice, or compute garbage points up to the capacity."""
+    """What the loops over a tiled axis may do.
+
+    twice: compute points twice. garbage: compute points up to where the memory of all operands ends. masked: mask every
+    tile rather than have code of its own for the last one, which is smaller and for few tiles as fast.
+    """
 
     twice: bool = False
     garbage: bool = False
+    masked: bool = False
 
 
 def segments(axis: Axis, size: int, lanes: int, freedom: Freedom, context: Context) -> list[Segment]:
@@ -53,11 +58,14 @@ def segments(axis: Axis, size: int, lanes: int, freedom: Freedom, context: Conte
     if isinstance(extent, int):
         return _static(extent, size, lanes, freedom)
     text = context.dim(extent)
-    most = capacity_of(axis, context)
+    most = context.rooms.get(axis, 0) or capacity_of(axis, context)
     if _divides(extent, size) or (freedom.garbage and most % size == 0):
         return [Segment("0", text, size, size, aligned=size)]
     if freedom.garbage and freedom.twice and most >= size:
         return [Segment("0", text, size, size, limit=str(most - size), aligned=math.gcd(size, most))]
+    if freedom.masked:
+        inner = text if text.isidentifier() else f"({text})"
+        return [Segment("0", text, size, size, count=f"{inner} - {context.axis(axis.name)}", aligned=size)]
     return _dynamic("0", text, context.axis(axis.name), size, lanes)
 
 
@@ -100,10 +108,11 @@ def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[S
 def bounds(axis: Axis, context: Context) -> tuple[str, str]:
     """Lower and upper bound of an axis as source."""
     lower, upper = [_bound(b, context) for b in axis.lower], [_bound(b, context) for b in axis.upper]
-    return _extreme("tile_maximum", lower), _extreme("tile_minimum", upper)
+    return extreme("tile_maximum", lower), extreme("tile_minimum", upper)
 
 
-def _extreme(function: str, texts: list[str]) -> str:
+def extreme(function: str, texts: list[str]) -> str:
+    """The least or the greatest of some numbers: `tile_minimum(tile_minimum(a, b), c)`."""
     first, *others = texts
     for text in others:
         first = f"{function}({first}, {text})"

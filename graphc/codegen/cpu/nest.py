@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from graphc.codegen.analysis import coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
+from graphc.codegen.analysis import capacity, coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
+from graphc.codegen.clips import clips, widened
 from graphc.codegen.contraction import added_products
 from graphc.codegen.cpu.expressions import Scope
-from graphc.codegen.cpu.loops import Freedom, Segment, plain_loop, segments, tiled_loop
+from graphc.codegen.cpu.loops import Freedom, Segment, extreme, plain_loop, segments, tiled_loop
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
 from graphc.codegen.lanes import uses_index
 from graphc.errors import CompileError
@@ -26,6 +27,7 @@ from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
 
 LANE_REDUCTIONS = {"sum": "tile_sum", "prod": "tile_prod", "max": "tile_max", "min": "tile_min"}
+FEW_VECTORS = 16  # of a reduction with a runtime extent: up to so many are all masked
 Accumulators = dict[Tile, list[list[Value]]]  # for each size of tile, the values of every accumulate
 
 
@@ -112,7 +114,9 @@ class Nest:
         filled = any(o.init is not None for o in self.kernel.operands)  # what is not stored must keep its value
         garbage = in_space and is_runtime(axis) and not filled and not self._counted_on(axis.name)
         twice = in_space and self.idempotent and bool(self.element_axes)
-        return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage), self.context)
+        few = (capacity(axis, self.kernel.capacities) or 0) <= FEW_VECTORS * lanes
+        masked = not in_space and few and self.schedule.kind == "dot"
+        return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage, masked), self.context)
 
     def _counted_on(self, axis: str) -> bool:
         """True if an index of the axis is right up to the runtime count only: computed ones, and such as `N-1-n`."""
@@ -226,15 +230,31 @@ class Nest:
         assert isinstance(product, Apply) and tile.row_axis and tile.vector_axis
         dtype, variable = visible.names[name], self.context.names.fresh(name)
         self.source.line(f"{variable} = tile_zeros_{dtype}({tile.shape})")
+        column, vector = tile.vector_axis, self.schedule.vector_axis
 
         def body(inner: Tile) -> None:
-            parts = [self._dot_operand(arg, tile, inner.count) for arg in _rows_first(product, tile.row_axis)]
+            rows, columns = _rows_first(product, tile.row_axis)
+            present = self._present_columns(column, tile.vectors)
+            parts = [self._dot_operand(rows, tile, inner.count), self._dot_operand(columns, tile, inner.count, present)]
             self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
 
-        self.loops(stage.reduce, Tile(), body)
+        axes = sorted(stage.reduce, key=lambda a: a.name == vector)  # lanes along the innermost loop
+        self.loops([widened(a, column, tile.vectors) for a in axes], Tile(), body)
         scope.lets[name] = scope.define(f"{name}_sums", Value(f"tile_lane_sums({variable})", dtype, True, True))
 
-    def _dot_operand(self, load: Expr, tile: Tile, count: str | None) -> str:
+    def _present_columns(self, column: str, size: int) -> str:
+        """`first, last`: the columns that have the reduction's point, where windows stick out; empty if all have."""
+        found = clips(self.kernel, column) or ()
+        if not found:
+            return ""
+        first = [self.context.affine(f) for clip in found for f in clip.first]
+        last = [self.context.affine(f) for clip in found for f in clip.last]
+        names = [self.context.names.fresh(f"{side}_{column}") for side in ("first", "last")]
+        self.source.line(f"{names[0]} = {extreme('tile_maximum', ['0', *first])}")
+        self.source.line(f"{names[1]} = {extreme('tile_minimum', [str(size), *last])}")
+        return ", ".join(names)
+
+    def _dot_operand(self, load: Expr, tile: Tile, count: str | None, present: str = "") -> str:
         """Rows, or columns, of an operand that is contiguous along the reduction."""
         assert isinstance(load, Load) and isinstance(load.index[0], Affine)
         factors, ptr = load.index[0].coefficients, self.context.operand(load.operand)
@@ -242,6 +262,8 @@ class Nest:
         stride = factors.get((tile.row_axis if by_row else tile.vector_axis) or "", 0)
         shape = f"{tile.rows if by_row else tile.vectors}, 1"
         masked, rest = ("_masked", f", {count}") if count else ("", "")
+        if present:
+            masked, rest = "_rows", f", {present}{rest}"
         return f"tile_load{masked}({ptr}, {self.context.affine(load.index[0])}, {stride}, {shape}{rest})"
 
     def _reduction_tiles(self, stage: Stage, tile: Tile) -> list[Tile]:

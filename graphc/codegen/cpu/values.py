@@ -12,6 +12,7 @@ from graphc.ir.dims import Dim, Poly
 from graphc.ir.literals import float_text
 from graphc.ir.types import DType, bool_, i32, u8
 from graphc.kernel.expr import Affine, Const, Expr, children
+from graphc.kernel.form import Axis
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Context:
     uses: Counter[Expr] = field(default_factory=Counter)
     hoisted: dict[Expr, Value] = field(default_factory=dict)
     tables: dict[tuple[int, ...], str] = field(default_factory=dict)  # module-level constants
+    rooms: Mapping[Axis, int] = field(default_factory=dict)  # how far the memory along axes reaches behind their counts
 
     def operand(self, name: str) -> str:
         """The variable of an operand's pointer."""

@@ -69,7 +69,12 @@ def narrow(builder: ir.IRBuilder, vector: ir.Value, dtype: Scalar) -> ir.Value:
 
 def valid_lanes(builder: ir.IRBuilder, count: ir.Value, vector: int, lanes: int) -> ir.Value:
     """The bit mask of the lanes of a row's vector number `vector` that lie before `count`."""
-    bound = builder.trunc(_clamp(builder, count, vector, lanes), INT32)
+    clamped = _clamp(builder, count, vector, lanes)
+    if lanes == 16:  # AVX-512 has mask registers: their bits are made beside the vector units, which are busy
+        ones = ir.Constant(INDEX, -1)
+        bits = builder.trunc(builder.not_(builder.shl(ones, clamped)), ir.IntType(lanes))
+        return builder.bitcast(bits, ir.VectorType(ir.IntType(1), lanes))
+    bound = builder.trunc(clamped, INT32)
     return builder.icmp_signed("<", lane_indices(lanes, 0, 32), splat(builder, bound, lanes))
 
 

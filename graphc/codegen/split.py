@@ -1,0 +1,109 @@
+"""Long reductions in pieces: a contraction whose operands exceed the caches becomes sums of pieces, and a map.
+
+A weight gradient of a convolution sums over images and pixels, for each pair of channels and each tap. Taken tile by
+tile it would read the activations from memory again for every tile. Cut along an axis of the reduction into pieces, the
+rows that a tile reads stay in the first-level cache for the next taps and the next tile; the sums of a piece are added
+to a buffer. What was to be done with the sums, say an optimiser's update, is the second kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from graphc.codegen.analysis import largest_extent
+from graphc.codegen.choose import parallel_axis
+from graphc.codegen.contraction import best_plan
+from graphc.codegen.cpu.emit import schedulable
+from graphc.codegen.host import Host
+from graphc.kernel.compose import bind_kernel, change_expressions
+from graphc.kernel.expr import Affine, Expr, Load, Name, loads, transform
+from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+from graphc.kernel.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Split:
+    """The kernel that adds up pieces, its schedule, the kernel that does the rest, and the buffer of sums between."""
+
+    summing: Kernel
+    schedule: Schedule
+    finishing: Kernel
+    sums: Operand
+
+
+def split_reduction(kernel: Kernel, host: Host) -> Split | None:
+    """The kernel cut in two if that is estimated to be faster, else None.
+
+    The first kernel is called `<name>_sums` like the buffer, the second keeps the name.
+    """
+    plan = best_plan(schedulable(kernel), host, cut=True)
+    if plan is None or plan.split is None:
+        return None
+    (axis, size), tile = plan.split, (plan.contraction.rows, plan.contraction.columns)
+    (stage,) = kernel.stages
+    merged = any(a not in kernel.space for a in tile) or axis not in {a.name for a in stage.reduce}
+    return None if merged else _cut(kernel, axis, size, tile, plan.schedule)
+
+
+def _cut(kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule: Schedule) -> Split:
+    (stage,) = kernel.stages
+    (accumulate,) = stage.accumulates
+    rows, columns = tile
+    others = [a for a in kernel.space if a not in tile]
+    kept = (rows, *others, columns)
+    sums, piece = _free_name(kernel, f"{kernel.name}_sums"), _free_name(kernel, "piece")
+    place = tuple(Affine.axis(a.name) for a in kept)
+    dtype = kernel.operand(stage.stores[0].operand).dtype
+    buffer = Operand(sums, dtype, tuple(a.extent if a.extent is not None else 0 for a in kept), "out", 0.0)
+
+    cut = next(a for a in stage.reduce if a.name == axis)
+    count = -(-largest_extent(cut, kernel.capacities) // size)
+    reduce = tuple(_piece_of(a, piece, size) if a == cut else a for a in stage.reduce)
+    store = Store(sums, place, Name(accumulate.names[0]), mode="sum")
+    summing = replace(stage, reduce=reduce, results=(), stores=(store,))
+    # Pieces inside the rows: a thread that owns rows owns their sums. Taps innermost: they read the same lines.
+    space = (rows, Axis.range(piece, count, sequential=True), *others[:-1], columns, *others[-1:])
+
+    total = Load(sums, place)
+
+    def finished(expr: Expr) -> Expr:
+        return transform(expr, lambda e: total if e == Name(accumulate.names[0]) else None)
+
+    finishing = change_expressions(Stage(results=stage.results, stores=stage.stores), finished)
+    adding = _kernel(kernel, sums, space, summing, buffer)
+    schedule = replace(schedule, order=tuple(a.name for a in space))
+    return Split(
+        adding,
+        replace(schedule, parallel=parallel_axis(schedulable(adding), adding, schedule)),
+        _kernel(kernel, kernel.name, kernel.space, finishing, replace(buffer, role="in", init=None)),
+        buffer,
+    )
+
+
+def _piece_of(axis: Axis, piece: str, size: int) -> Axis:
+    """The points of an axis in piece number `piece`."""
+    start = Affine.of({piece: size})
+    return replace(axis, lower=(start, *axis.lower), upper=(start + size, *axis.upper))
+
+
+def _kernel(kernel: Kernel, name: str, space: tuple[Axis, ...], stage: Stage, buffer: Operand) -> Kernel:
+    """A kernel of one stage with those operands that it uses."""
+    used = {load.operand for expr in stage.expressions() for load in loads(expr)} | {s.operand for s in stage.stores}
+    own = [o for o in kernel.operands if o.name in used]
+    operands = (buffer, *own) if buffer.role == "in" else (*own, buffer)
+    found = replace(kernel, name=name, operands=operands, space=space, stages=(stage,))
+    return bind_kernel(found, {}, kernel.capacities)
+
+
+def _free_name(kernel: Kernel, wanted: str) -> str:
+    taken = {a.name for a in kernel.space} | {a.name for s in kernel.stages for a in (*s.space, *s.reduce)}
+    taken |= {o.name for o in kernel.operands} | set(kernel.runtime_extents) | _values(kernel.stages)
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _values(stages: Iterable[Stage]) -> set[str]:
+    found = {let.name for s in stages for let in (*s.lets, *s.results)}
+    return found | {name for s in stages for a in s.accumulates for name in a.names}

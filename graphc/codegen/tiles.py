@@ -1,0 +1,105 @@
+"""Register tiles of contractions: which sizes fit the registers, and what they cost.
+
+Costs are cycles of a core that starts two multiply-adds of a vector, and two loads, in a cycle. Where a core starts one
+of each, all costs double and nothing changes. Constants are measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+Cover = Callable[[int], Iterable[tuple[int, int]]]  # tile size -> (number, size) of the tiles that cover an axis
+
+LATENCY = 8.0  # independent sums that keep both multiply-add units busy
+LINE = 1.6  # cycles that fetching a cache line from the second-level cache takes, behind the arithmetic
+FAR_LINE = 2.2  # the same from the third level
+LANE_SUM, TILE_END = 2.5, 30.0  # cycles of adding up the lanes of one sum, and of starting and storing a tile
+ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How the operands of a dot product reach its tiles.
+
+    steps: vectors of the reduction that a tile sums up. lines: cache lines that one step fetches from beyond the first
+    level, on average; far: from beyond the second. masked: loads are masked, for a runtime extent or a window's edge.
+    """
+
+    steps: float
+    lines: float
+    far: bool = False
+    masked: bool = False
+
+
+def fits_outer(rows: int, vectors: int, registers: int) -> bool:
+    """True if the sums, a row of columns and a factor fit the registers without spilling."""
+    return rows * vectors <= registers * 3 // 4 and rows * vectors + vectors + 2 <= registers
+
+
+def fits_dot(rows: int, columns: int, registers: int) -> bool:
+    """True if the sums, the vectors of the shorter side and one of the longer side fit the registers."""
+    return rows * columns <= registers * 3 // 4 and rows * columns + min(rows, columns) + 1 <= registers
+
+
+def outer_speed(rows: int, vectors: int, products: int = 1) -> float:
+    """Share of the peak: eight independent sums hide the latency of the multiply-adds, and loads keep up with them.
+
+    The columns of several products compete for the first-level cache, so they want more rows to each (measured).
+    """
+    crowded = 1.0 if products == 1 else min(1.0, 0.5 + rows / 16)
+    sums = rows * vectors
+    return crowded * min(1.0, sums / LATENCY) * min(1.0, sums / (rows + vectors)) * ROW_REUSE.get(rows, 1.0)
+
+
+def best_outer(rows: Cover, columns: Cover, most_rows: int, most_vectors: int, registers: int, products: int) -> tuple[
+    float, int, int
+]:  # fmt: skip
+    """(cost, rows, vectors) of the best tile: cycles of one step of the reduction over all rows and columns."""
+
+    def cost(tile: tuple[int, int]) -> float:
+        vectors = list(columns(tile[1]))
+        return sum(
+            n * m * r * v / outer_speed(r, v, products) / 2 for n, r in rows(tile[0]) for m, v in vectors
+        )  # fmt: skip
+
+    sizes = itertools.product(range(1, most_rows + 1), range(1, most_vectors + 1))
+    fitting = [t for t in sizes if fits_outer(*t, registers)]
+    costs = {t: cost(t) for t in fitting}
+    best = min(fitting, key=lambda t: (round(costs[t], 6), abs(t[0] * t[1] - 16), abs(t[1] - 4), t[0]))
+    return costs[best], *best
+
+
+def dot_step(rows: int, columns: int, stream: Stream) -> float:
+    """Cycles of one vector of the reduction in a tile of sums: multiply-adds, loads, or lines from farther caches."""
+    sums = rows * columns
+    issue = max(sums, rows + columns, LATENCY) / 2
+    fed = sums / (rows + columns)
+    # Loads show the less the more sums they feed; masked ones are no part of a multiply-add, and show more (measured).
+    plain = (0.97 if sums <= 16 else 0.92) if fed >= 1.5 else min(0.93, 0.87 * fed)
+    share = min(0.97, 0.75 + 0.09 * fed) if stream.masked else plain
+    return max(issue / share, stream.lines * (FAR_LINE if stream.far else LINE))
+
+
+def dot_cost(rows: int, columns: int, stream: Stream) -> float:
+    """Cycles of one tile of sums."""
+    sums = rows * columns
+    packed = 1.0 if columns & (columns - 1) == 0 else 1.01
+    return stream.steps * dot_step(rows, columns, stream) * packed + LANE_SUM * sums + TILE_END
+
+
+def best_dot(rows: Cover, columns: Cover, registers: int, stream: Callable[[int, int], Iterator[Stream]]) -> tuple[
+    float, int, int, Stream
+]:  # fmt: skip
+    """(cost, rows, columns, stream) of the best tile and the best way to stream operands through it."""
+    found = []
+    for r, c in itertools.product(range(1, 9), range(1, 9)):
+        if not fits_dot(r, c, registers):
+            continue
+        for option in stream(r, c):
+            cost = sum(
+                n * m * dot_cost(i, j, option) for n, i in rows(r) for m, j in columns(c)
+            )  # fmt: skip
+            found.append((round(cost, 3), abs(r * c - 16), abs(r - 4), c, (cost, r, c, option)))
+    return min(found, key=lambda entry: entry[:4])[4]
