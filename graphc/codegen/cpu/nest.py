@@ -232,27 +232,41 @@ class Nest:
         self.source.line(f"{variable} = tile_zeros_{dtype}({tile.shape})")
         column, vector = tile.vector_axis, self.schedule.vector_axis
 
-        def body(inner: Tile) -> None:
-            rows, columns = _rows_first(product, tile.row_axis)
-            present = self._present_columns(column, tile.vectors)
-            parts = [self._dot_operand(rows, tile, inner.count), self._dot_operand(columns, tile, inner.count, present)]
-            self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
+        *around, lanes = sorted(stage.reduce, key=lambda a: a.name == vector)  # lanes along the innermost loop
 
-        axes = sorted(stage.reduce, key=lambda a: a.name == vector)  # lanes along the innermost loop
-        self.loops([widened(a, column, tile.vectors) for a in axes], Tile(), body)
+        def along(outer: Tile, present: str = "") -> None:
+            def body(inner: Tile) -> None:
+                rows, columns = _rows_first(product, tile.row_axis)
+                parts = [self._dot_operand(rows, tile, inner.count)]
+                parts.append(self._dot_operand(columns, tile, inner.count, present))
+                self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
+
+            self.loops([lanes], outer, body)
+
+        def clipped(outer: Tile) -> None:
+            present = self._present_columns(column, tile.vectors)
+            if present is None:
+                along(outer)
+                return
+            with self.source.block(f"if {present[1]} - {present[0]} == {tile.vectors}:"):
+                along(outer)
+            with self.source.block("else:"):
+                along(outer, ", ".join(present))
+
+        self.loops([widened(a, column, tile.vectors) for a in around], Tile(), clipped)
         scope.lets[name] = scope.define(f"{name}_sums", Value(f"tile_lane_sums({variable})", dtype, True, True))
 
-    def _present_columns(self, column: str, size: int) -> str:
-        """`first, last`: the columns that have the reduction's point, where windows stick out; empty if all have."""
+    def _present_columns(self, column: str, size: int) -> tuple[str, str] | None:
+        """`first, last`: the columns that have the reduction's point, where windows stick out; None if all have."""
         found = clips(self.kernel, column) or ()
         if not found:
-            return ""
+            return None
         first = [self.context.affine(f) for clip in found for f in clip.first]
         last = [self.context.affine(f) for clip in found for f in clip.last]
         names = [self.context.names.fresh(f"{side}_{column}") for side in ("first", "last")]
         self.source.line(f"{names[0]} = {extreme('tile_maximum', ['0', *first])}")
         self.source.line(f"{names[1]} = {extreme('tile_minimum', [str(size), *last])}")
-        return ", ".join(names)
+        return names[0], names[1]
 
     def _dot_operand(self, load: Expr, tile: Tile, count: str | None, present: str = "") -> str:
         """Rows, or columns, of an operand that is contiguous along the reduction."""
