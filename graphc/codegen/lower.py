@@ -16,7 +16,7 @@ from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value, inlined
 from graphc.ir.types import i64
 from graphc.kernel.compose import bind_kernel, change_expressions, separate_names
-from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Load, transform
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Load, Name, transform, walk
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.kernel.parser import RESERVED
 from graphc.ops.fusion import fused_form, named_form
@@ -302,7 +302,8 @@ def _label(expr: Expr) -> tuple[str, int] | None:
 
 
 def _may_leave_bounds(expr: Expr) -> bool:
-    """True if the index depends on tensor elements; index arithmetic on axes was proved by the form's verifier."""
-    seen: list[Load] = []
-    transform(expr, lambda e: seen.append(e) if isinstance(e, Load) else None)
-    return bool(seen)
+    """True if the index depends on tensor elements, directly or through a let or an accumulator (such as an argmax).
+
+    Index arithmetic on axes alone is the ops' own and right.
+    """
+    return any(isinstance(e, (Load, Name)) for e in walk(expr))

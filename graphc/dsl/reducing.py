@@ -2,6 +2,10 @@
 
 Negative axes count from the end. The functions with NumPy's or PyTorch's names have their meaning; ties follow PyTorch:
 `amax` and `amin` share the gradient of equal elements evenly, `max` and `min` along an axis give it to one of them.
+
+An axis of a fixed size 0 has no extremum, which is an error when it is declared. A batch of `N` rows can have none at a
+call: then `max` is the least number of its dtype (-inf), `min` the greatest, and `argmax` and `argmin` are the greatest
+int64, an index of no row. Sums of integers are in the operand's dtype, and wrap around when they leave its range.
 """
 
 from __future__ import annotations

@@ -72,6 +72,20 @@ def _reference(function: Callable[..., Any], **options: Any) -> Callable[..., tu
     return reference
 
 
+def _extremum_reference(function: Callable[..., Any], greatest: bool) -> Callable[..., tuple[Any, ...]]:
+    """Of no elements (a runtime axis may be empty) it is the least number for `max`, the greatest for `min`."""
+
+    def reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
+        x = np.asarray(arrays[0])
+        limits = (-np.inf, np.inf) if x.dtype.kind == "f" else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        options = {"axis": tuple(attributes["axes"]), "keepdims": attributes["keepdims"]}
+        with np.errstate(all="ignore"):
+            found = function(x, **options, initial=limits[not greatest])
+        return (np.asarray(found),)
+
+    return reference
+
+
 def spread(value: Value, node: Node, b: Builder) -> Value:
     """A value of the node's output shape, broadcast over the reduced axes of the operand."""
     shape = node.inputs[0].type.shape
@@ -182,7 +196,7 @@ MAX = define(
         latex=r"\max_i x_i",
         attributes=AXES | _TIES,
         infer=reduction_rule(ORDERED, needs_elements=True),
-        reference=_reference(np.max),
+        reference=_extremum_reference(np.max, greatest=True),
         gradient=_extremum_gradient,
         lower=_lower("max"),
         samples=_samples(integers=True, ties=True),
@@ -195,7 +209,7 @@ MIN = define(
         latex=r"\min_i x_i",
         attributes=AXES | _TIES,
         infer=reduction_rule(ORDERED, needs_elements=True),
-        reference=_reference(np.min),
+        reference=_extremum_reference(np.min, greatest=False),
         gradient=_extremum_gradient,
         lower=_lower("min"),
         samples=_samples(integers=True, ties=True),
@@ -235,6 +249,16 @@ def _index_samples() -> Sequence[Sample]:
     ]
 
 
+def _index_reference(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    def reference(arrays: Sequence[Any], attributes: Attributes) -> tuple[Any, ...]:
+        (x,), axis = arrays, attributes["axis"]
+        if x.shape[axis]:
+            return (np.asarray(function(x, axis=axis)),)
+        return (np.full(np.delete(x.shape, axis), np.iinfo(np.int64).max),)  # no element: no index
+
+    return reference
+
+
 def _index_op(name: str, extreme: str, latex: str, function: Callable[..., Any]) -> Op:
     """The op of `argmax` or `argmin`, whose NumPy function and combiner have its name."""
     return Op(
@@ -243,7 +267,7 @@ def _index_op(name: str, extreme: str, latex: str, function: Callable[..., Any])
         latex=latex,
         attributes={"axis": Attribute("int", "the axis; a negative one counts from the back")},
         infer=_infer_index,
-        reference=lambda arrays, attributes: (np.asarray(function(arrays[0], axis=attributes["axis"])),),
+        reference=_index_reference(function),
         gradient=NotDifferentiable("its result is an index"),
         lower=_lower_index(name),
         samples=_index_samples,

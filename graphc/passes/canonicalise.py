@@ -20,7 +20,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64, u8
 from graphc.ops.einsum import equation_of
 from graphc.passes.manager import PassResult
-from graphc.passes.rewrite import Match, Rule, rewrite
+from graphc.passes.rewrite import Match, Rule, left_in, rewrite
 
 # dtype -> dtypes that hold all its values exactly
 EXACT_CASTS: dict[DType, tuple[DType, ...]] = {
@@ -34,7 +34,9 @@ REDUCTIONS = ("sum", "mean", "max", "min")
 
 @dataclass(frozen=True)
 class Canonicalise:
-    """Apply algebraic identities; see `RULES`."""
+    """Apply algebraic identities; see `RULES`. Those named in `without` are left out."""
+
+    without: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -43,7 +45,7 @@ class Canonicalise:
 
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with every rule of `RULES` applied to a fixed point."""
-        return rewrite(graph, RULES)
+        return rewrite(graph, left_in(RULES, self.without))
 
 
 def _apply(b: Builder, node: Node, *inputs: Value, **changed: Any) -> Value:

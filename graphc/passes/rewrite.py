@@ -304,6 +304,11 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> PassResult:
     raise VerifyError(f"rewriting {graph.name!r} comes to no end: {circle} still apply after {SWEEP_LIMIT} sweeps")
 
 
+def left_in(rules: Sequence[Rule], without: Collection[str]) -> tuple[Rule, ...]:
+    """The rules but for those named in `without`. Names of rules that are not among them do not matter."""
+    return tuple(rule for rule in rules if rule.name not in without)
+
+
 def gradient_targets(graph: Graph) -> set[Value]:
     """The values that `grad` and other deferred derivatives of the graph differentiate with respect to."""
     return {value for node in graph.nodes for value in differentiated(node)}

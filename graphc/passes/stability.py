@@ -14,12 +14,17 @@ import numpy as np
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.passes.manager import PassResult
-from graphc.passes.rewrite import Match, Rule, rewrite
+from graphc.passes.rewrite import Match, Rule, left_in, rewrite
 
 
 @dataclass(frozen=True)
 class Stability:
-    """Replace unstable expressions by stable ops: first `WHOLES`, then also `PARTS` of what is left."""
+    """Replace unstable expressions by stable ops: first `WHOLES`, then also `PARTS` of what is left.
+
+    Rules named in `without` are left out.
+    """
+
+    without: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -28,8 +33,8 @@ class Stability:
 
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with every rule of `RULES` applied to a fixed point."""
-        wholes = rewrite(graph, WHOLES)
-        parts = rewrite(wholes.graph, RULES)
+        wholes = rewrite(graph, left_in(WHOLES, self.without))
+        parts = rewrite(wholes.graph, left_in(RULES, self.without))
         return PassResult(parts.graph, wholes.rewrites + parts.rewrites)
 
 

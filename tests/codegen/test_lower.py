@@ -133,6 +133,20 @@ def test_indices_that_are_not_checked_are_clamped(checked: bool) -> None:
     np.testing.assert_array_equal(run_kernel(kernel, {"z": z, "t": labels})["y"], expected)
 
 
+@pytest.mark.parametrize("count", [4, 0])
+def test_indices_computed_in_the_same_kernel_are_clamped(count: int) -> None:
+    """An accumulator is an index here; over no rows it is the greatest int64."""
+    x, w = gc.input("x", ("N", 3)), gc.input("w", (5,))
+    index = gc.argmax(x, 0)
+    program = gc.compile([x, w], [gc.take(w, index, 0), gc.take(w, index * 1000 + 2, 0)], dims={"N": 4}, cache=False)
+    rows, table = np.eye(4, 3, dtype=np.float32)[:count], np.arange(5, dtype=np.float32)
+    near, far = program(rows, table)
+    expected = np.array([0, 1, 2] if count else [2**63 - 1] * 3)
+    np.testing.assert_array_equal(near, table[np.clip(expected, 0, 4)])
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(far, table[np.clip(expected * 1000 + 2, 0, 4)])
+
+
 def test_names_are_unique_identifiers() -> None:
     names = Names()
     assert names.unique("0.weight") == "v0_weight"
