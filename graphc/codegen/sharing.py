@@ -20,7 +20,7 @@ from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.plan import Barrier, Branch, Buffer, Call, Entry, Loop, Plan, While, nested, walk, with_nested
 from graphc.kernel.schedule import Schedule
 
-SMALLEST_SHARED = 3_000  # nanoseconds on one thread, below which shares cost more than they save
+SMALLEST_SHARED = 8_000  # nanoseconds on one thread, below which shares cost more than they save
 CYCLE = 0.25  # nanoseconds of a cycle; an estimate for all machines
 FMA_VECTORS = 1.5  # vectors of multiply-adds in a cycle that contractions reach
 

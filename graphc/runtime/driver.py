@@ -71,16 +71,21 @@ _WIDEN = {
 class Driver:
     """The loaded driver.
 
-    `run(jobs, threads, team)` takes int64 addresses and a count and returns the steps done; `order(event, job)` gives a
-    worker a job; `worker` is the address of what worker threads do;
+    `run(jobs, threads, team)` takes int64 addresses and a count and returns the steps done.
+    `rouse(team, threads, ahead)` announces a job in so many nanoseconds, `order(event, job)` gives it to a worker, and
+    `worker` is the address of what worker threads do.
     `outside[dtype](values, count, lower, upper)` is the first place outside `lower <= value < upper`, or -1.
     """
 
     run: Callable[..., int]
+    rouse: Callable[..., int]
     order: Callable[..., int]
     worker: int
     outside: Mapping[str, Callable[..., int]]
     code: LoadedCode
+
+
+_ENTRIES = {"run": 3, "rouse": 3, "order": 2}  # arguments of each
 
 
 @functools.cache
@@ -92,7 +97,8 @@ def driver() -> Driver:
     code = load({"graphc_run": assemble("".join(texts))})
     outside = {name: _function(code, f"graphc_outside_{name}", 4) for name in _WIDEN}
     worker = code.engine.get_function_address("graphc_worker")
-    return Driver(_function(code, "graphc_run", 3), _function(code, "graphc_order", 2), worker, outside, code)
+    run, rouse, order = (_function(code, f"graphc_{name}", count) for name, count in _ENTRIES.items())
+    return Driver(run, rouse, order, worker, outside, code)
 
 
 def control_block(place: int = 0) -> np.ndarray:

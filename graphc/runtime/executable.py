@@ -22,6 +22,7 @@ from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
 from graphc.kernel.plan_text import largest
+from graphc.runtime.cores import available_cores
 from graphc.runtime.driver import PLACE, control_block, driver, job_list
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
@@ -129,6 +130,8 @@ class Executable:
             for table in self._tables:
                 table.cells[: len(binding.counts)] = binding.counts
             self._bound = binding
+        if binding.pace is not None and binding.pace.threads > 1:
+            team().rouse(binding.pace.threads)
         for place, value, region in zip(self._places, values, binding.regions):  # noqa: B905 - strict costs time
             if value.dtype is place.plain:
                 region[...] = value
@@ -147,8 +150,8 @@ class Executable:
         return [result.copy() for result in binding.results]
 
     def _run_in_turn(self, pace: Pace) -> None:
-        """On all threads or on one, as `pace` says."""
-        arguments = self._arguments(1 if pace.alone else team().hire(pace.threads))
+        """On as many threads as `pace` says."""
+        arguments = self._arguments(team().hire(pace.threads))
         start = time.perf_counter()
         self._run(*arguments)
         pace.took(time.perf_counter() - start)
@@ -174,7 +177,7 @@ class Executable:
         """How many threads have enough work in a step on these arrays, in the order of `plan.inputs`."""
         shapes = tuple(np.shape(value) for value in values)
         pace = (self._bindings.get(shapes) or self._bind(shapes)).pace
-        return 1 if pace is None else pace.threads
+        return 1 if pace is None else pace.most
 
     @property
     def steps(self) -> int:
@@ -256,7 +259,7 @@ class Executable:
             results.append(_part(self._memory[name], shape))
         scale = {name: count / max(self.plan.extents[name], 1) for name, count in counts.items()}
         threads = min(self.threads, int(_shared_work(self.plan.entries, scale) / _LEAST_SHARE))
-        pace = Pace(threads) if threads > 1 else None
+        pace = Pace(threads, available_cores()) if threads > 1 else None
         binding = _Binding(np.array(list(counts.values()), np.int64), regions, tuple(results), pace)
         if len(self._bindings) >= _MAX_BINDINGS:
             self._bindings.clear()

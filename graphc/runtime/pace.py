@@ -1,84 +1,120 @@
-"""Whether the next step of a program runs on all its threads or on one, decided from the time that steps take.
+"""On how many threads the next step of a program runs, decided from the time that steps take.
 
 Threads that meet at barriers wait for the slowest of them: when another process takes a core, a step on all threads
-lasts longer than one on a single thread does. No bit of a result depends on the choice.
+lasts longer than one on fewer does. No bit of a result depends on the choice.
 """
 
 from __future__ import annotations
 
-WARM_UP = 3  # steps that are slow for reasons of their own: cold caches, pages touched for the first time
-SAMPLES = 2  # steps on one thread that tell what those cost
-TRIALS = 3  # steps on all threads after a pause, before they are judged
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds on one thread before the next trial
+WARM_UP = 2  # steps that are slow for reasons of their own: cold caches, pages touched for the first time
+TRIALS = 3  # steps that tell what a number of threads costs, after one to get used to it
+SHORT = 0.01  # seconds; a program of shorter steps is surveyed at its beginning
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds from one survey to the next
 _WEIGHT = 0.25  # of the latest step in the smoothed time
 _OUTLIER = 3.0  # times the least: what a single slow step counts at most
 _FORGETTING = 1.002  # growth of the least time with each step, so that a change of the work is noticed
+_TROUBLE = 1.2  # times the least time on all threads: less is no reason to try fewer
+_SCALING = 0.9  # of perfect: fewer threads are not expected to be quicker than that
+
+
+def levels(threads: int, cores: int) -> tuple[int, ...]:
+    """The numbers of threads to choose from, downwards: all, one less (for the neighbour), the cores, half, one."""
+    wanted = {threads, threads - 1, threads // 2, 1, min(threads, cores)}
+    return tuple(sorted((n for n in wanted if n >= 1), reverse=True))
 
 
 class Pace:
-    """Ask `alone` before a step, and tell `took(seconds)` after it.
+    """Runs a step on `threads` threads, then wants to be told what it `took`.
 
-    After some steps on all `threads`, a few on one show what that costs. Then steps run on all threads until they
-    take longer, smoothed, than one thread would; then on one for a pause, and a few trials on all. A pause doubles
-    when its trials fail, and shrinks while steps are quick.
+    A survey times a few steps at each number of threads that might be quickest and keeps to the best. The next one
+    follows when steps take longer than fewer threads would, or, on fewer than all, after a pause; it doubles when a
+    survey changes nothing, and shrinks while steps are quick.
     """
 
-    __slots__ = ("threads", "alone", "_phase", "_steps", "_smoothed", "_least", "_single", "_pause", "_left")
+    __slots__ = ("threads", "_levels", "_survey", "_found", "_steps", "_sum", "_smoothed", "_least", "_times", "_pause",
+                 "_since")
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.alone = False  # whether the next step should run on one thread
-        self._phase = self._warm_up
-        self._steps = 0  # in this phase
-        self._smoothed = self._least = self._single = float("inf")  # seconds of a step
-        self._pause, self._left = SHORTEST_PAUSE, 0.0
+    def __init__(self, threads: int, cores: int) -> None:
+        self._levels = levels(threads, cores)
+        self.threads = threads  # of the next step
+        self._survey: list[int] = []  # what is still to be timed, the current number first
+        self._found: dict[int, float] = {}
+        self._steps, self._sum = -WARM_UP, 0.0
+        self._smoothed = self._least = float("inf")  # seconds of a step now, and at best on all threads
+        self._times: dict[int, float] = {}  # of the last survey
+        self._pause, self._since = SHORTEST_PAUSE, 0.0
+
+    @property
+    def most(self) -> int:
+        """The greatest number of threads that it may choose."""
+        return self._levels[0]
 
     def took(self, seconds: float) -> None:
-        """The step took so long, on all threads or on one as `alone` said."""
+        """The step took so long."""
         self._steps += 1
-        self._phase(seconds)
+        if self._survey:
+            self._timed(seconds)
+        elif self._steps > 0:
+            self._ran(seconds)
+        elif self._steps == 0:
+            self._smoothed = self._least = seconds
+            if seconds < SHORT:
+                self._begin(list(self._levels))
 
-    def _enter(self, phase: str) -> None:
-        self._phase = getattr(self, phase)
-        self._steps = 0
-        self.alone = phase in ("_sample", "_on_one")
+    # -- between surveys -------------------------------------------------------------------------------------
 
-    def _warm_up(self, seconds: float) -> None:
-        if self._steps == WARM_UP:
-            self._enter("_sample")
-
-    def _sample(self, seconds: float) -> None:
-        self._single = min(self._single, seconds)
-        if self._steps == SAMPLES:
-            self._enter("_on_trial")
-
-    def _on_trial(self, seconds: float) -> None:
-        """The quickest trial counts as quick, their mean as the smoothed time."""
-        first = self._steps == 1
-        self._least = seconds if first else min(self._least, seconds)
-        self._smoothed = seconds if first else self._smoothed + (seconds - self._smoothed) / self._steps
-        if self._steps < TRIALS:
+    def _ran(self, seconds: float) -> None:
+        self._since += seconds
+        best = self._least
+        if self.threads == self.most:
+            self._least = best = min(seconds, best * _FORGETTING)
+        else:
+            best = self._smoothed
+        self._smoothed += _WEIGHT * (min(seconds, _OUTLIER * best) - self._smoothed)
+        if self._since < self._pause:
             return
-        if self._smoothed < self._single:
-            self._enter("_on_all")
+        content = self.threads == self.most and self._smoothed < _TROUBLE * self._least
+        rivals = [] if content else [n for n in self._levels if n != self.threads and self._hope(n) < self._smoothed]
+        if rivals:
+            self._begin([self.threads, *rivals])
         else:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            self._go_alone()
+            self._pause, self._since = max(SHORTEST_PAUSE, self._pause / 2), 0.0
 
-    def _on_all(self, seconds: float) -> None:
-        self._least = min(seconds, self._least * _FORGETTING)
-        self._smoothed += _WEIGHT * (min(seconds, _OUTLIER * self._least) - self._smoothed)
-        if self._smoothed > min(self._single, 0.9 * self.threads * self._least):
-            self._go_alone()
+    def _hope(self, threads: int) -> float:
+        """The time that a step on so many threads might take: all may have their cores again at any time."""
+        perfect = self._least * _SCALING * self.most / threads
+        return perfect if threads > self.threads else min(perfect, self._times.get(threads, perfect))
+
+    # -- surveys ---------------------------------------------------------------------------------------------
+
+    def _begin(self, survey: list[int]) -> None:
+        self._survey, self._found = survey, {}
+        self._next()
+
+    def _next(self) -> None:
+        self._steps, self._sum = 0, 0.0
+        self.threads = self._survey[0]
+
+    def _timed(self, seconds: float) -> None:
+        """The first step at a number of threads counts only if it shows that the rest are not worth their time."""
+        if self._steps > 1:
+            self._sum += seconds
+        hopeless = self._steps == 1 and seconds > 2 * min(self._found.values(), default=seconds)
+        if self._steps <= TRIALS and not hopeless:
+            return
+        self._found[self.threads] = seconds if hopeless else self._sum / TRIALS
+        self._survey.pop(0)
+        if self._survey:
+            self._next()
         else:
-            self._pause = max(SHORTEST_PAUSE, 0.98 * self._pause)
+            self._choose()
 
-    def _go_alone(self) -> None:
-        self._single, self._left = float("inf"), self._pause
-        self._enter("_on_one")
-
-    def _on_one(self, seconds: float) -> None:
-        self._single = min(self._single, seconds)
-        self._left -= seconds
-        if self._left <= 0 and self._steps >= TRIALS:
-            self._enter("_on_trial")
+    def _choose(self) -> None:
+        before = next(iter(self._found))
+        self._times |= self._found
+        self.threads = min(self._found, key=lambda n: self._found[n])
+        changed = self.threads != before
+        self._pause = SHORTEST_PAUSE if changed else min(2 * self._pause, LONGEST_PAUSE)
+        self._smoothed, self._since, self._steps = self._found[self.threads], 0.0, 0
+        if self.threads == self.most:
+            self._least = min(self._least, self._smoothed)

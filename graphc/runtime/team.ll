@@ -4,7 +4,7 @@
 ;
 ;   event   0 value    1 job     8 threads that sleep here    9 threads arrived, where threads meet
 ;           10 nanoseconds of spinning    11 clock id    12 the event of finished jobs, for a worker's own
-;           16 a mutex    24 a condition
+;           13 the time at which a job is expected    16 a mutex    24 a condition
 ;
 ; A job is five int64: table, rows, thread, threads, control. A team is a row of events: 0 where the threads meet,
 ; 1 how many jobs workers have finished, 1 + thread the orders of that worker.
@@ -60,6 +60,35 @@ share:
   %all = add i64 %before, %workers
   call void @wait(ptr %finished, i64 %all)
   ret i64 %done
+}
+
+; Announce a job to the workers of so many threads: they wake, and do not sleep before their spinning counted from a
+; time `ahead` nanoseconds from now.
+define i64 @graphc_rouse(ptr %team, i64 %threads, i64 %ahead) {
+entry:
+  %clock.at = getelementptr i64, ptr %team, i64 11
+  %clock = load i64, ptr %clock.at
+  %time = call i64 @now(i64 %clock)
+  %announced = add i64 %time, %ahead
+  br label %check
+
+check:
+  %thread = phi i64 [ 1, %entry ], [ %thread.next, %rouse ]
+  %more = icmp slt i64 %thread, %threads
+  br i1 %more, label %rouse, label %out
+
+rouse:
+  %place = add i64 %thread, 1
+  %offset = mul i64 %place, 32
+  %event = getelementptr i64, ptr %team, i64 %offset
+  %announced.at = getelementptr i64, ptr %event, i64 13
+  store atomic i64 %announced, ptr %announced.at monotonic, align 8
+  call void @wake(ptr %event)
+  %thread.next = add i64 %thread, 1
+  br label %check
+
+out:
+  ret i64 0
 }
 
 ; Give a job to the worker whose event this is; no job at all (null) ends it.
@@ -144,12 +173,18 @@ out:
 define internal void @raise(ptr %event) {
 entry:
   %old = atomicrmw add ptr %event, i64 1 seq_cst
+  call void @wake(ptr %event)
+  ret void
+}
+
+define internal void @wake(ptr %event) {
+entry:
   %sleepers.at = getelementptr i64, ptr %event, i64 8
   %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
   %none = icmp eq i64 %sleepers, 0
-  br i1 %none, label %out, label %wake
+  br i1 %none, label %out, label %some
 
-wake:
+some:
   %mutex = getelementptr i64, ptr %event, i64 16
   %condition = getelementptr i64, ptr %event, i64 24
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
@@ -164,6 +199,9 @@ out:
 ; Until the value has reached `target`: look for a while, then sleep.
 define internal void @wait(ptr %event, i64 %target) {
 entry:
+  br label %look
+
+look:
   %value = load atomic i64, ptr %event acquire, align 8
   %reached = icmp sge i64 %value, %target
   br i1 %reached, label %out, label %begin
@@ -190,7 +228,11 @@ again:
 
 look_at_clock:
   %time = call i64 @now(i64 %clock)
-  %waited = sub i64 %time, %start
+  %expected.at = getelementptr i64, ptr %event, i64 13
+  %expected = load atomic i64, ptr %expected.at monotonic, align 8
+  %later = icmp sgt i64 %expected, %start
+  %from = select i1 %later, i64 %expected, i64 %start
+  %waited = sub i64 %time, %from
   %still = icmp slt i64 %waited, %spinning
   br i1 %still, label %spin, label %sleep
 
@@ -200,21 +242,18 @@ sleep:
   %sleepers.at = getelementptr i64, ptr %event, i64 8
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %more = atomicrmw add ptr %sleepers.at, i64 1 seq_cst
-  br label %check
-
-check:
   %now = load atomic i64, ptr %event seq_cst, align 8
   %grown = icmp sge i64 %now, %target
   br i1 %grown, label %awake, label %doze
 
 doze:
   %dozed = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
-  br label %check
+  br label %awake
 
-awake:
+awake:                                  ; perhaps only roused: then it looks for a while again
   %fewer = atomicrmw sub ptr %sleepers.at, i64 1 seq_cst
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %out
+  br label %look
 
 out:
   ret void

@@ -26,6 +26,7 @@ STEPS = threading.RLock()  # held for a step; one lock, not one a variable: taki
 
 EVENT = 32  # int64 cells of an event, see team.ll
 SPIN_NANOSECONDS = 20_000
+AHEAD_NANOSECONDS = 30_000
 _SPINNING, _CLOCK, _FINISHED, _MUTEX, _CONDITION = 10, 11, 12, 16, 24
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
@@ -64,6 +65,10 @@ class Team:
             else:
                 self._hired += 1
         return min(threads, self._hired + 1)
+
+    def rouse(self, threads: int) -> None:
+        """Wake workers for a job that comes within the time that inputs take."""
+        driver().rouse(self.address, min(threads, self._hired + 1), AHEAD_NANOSECONDS)
 
     def dismiss(self) -> None:
         """End all workers and wait until they are gone."""
