@@ -20,7 +20,10 @@ from graphc.errors import GraphcError, InputError
 from graphc.runtime.cores import chosen_threads
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-WORKLOADS = ("mlp", "mlp_small", "dae", "rbm", "rnn", "contraction", "peak")  # tests compare with inspect/workloads.py
+# What `graphc bench` takes; a test holds the steps against inspect/workloads.py, which loads the whole language.
+WORKLOADS = (
+    "mlp", "mlp_small", "lenet", "vgg_small", "dae", "rbm", "rnn", "infer_lenet", "contraction", "peak",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,10 +99,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench)
-    parser.add_argument("workload", choices=WORKLOADS, help="a step to time (mlp: 784-512-512-10, batch 128; "
-                        "mlp_small: 64-64-10, batch 32; dae: a denoising autoencoder; rbm: CD-1 of a Boltzmann "
-                        "machine), contraction: the kernels of one dense layer, or peak: fused multiply-adds and "
-                        "memory bandwidth of this machine")
+    parser.add_argument("workload", choices=WORKLOADS, help="a training step (mlp: 784-512-512-10, batch 128; "
+                        "mlp_small: 64-64-10, batch 32; lenet, vgg_small: convolutions; dae: a denoising autoencoder; "
+                        "rbm: CD-1 of a Boltzmann machine; rnn: a recurrent network), infer_lenet: one image's "
+                        "logits, contraction: the kernels of one dense layer, or peak: fused multiply-adds and memory "
+                        "bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
     _add_machine(parser)
     _add_json(parser)

@@ -272,7 +272,7 @@ def test_bad_arguments_are_one_line(arguments: list[str], message: str, capsys: 
     ("arguments", "message"),
     [
         (["train", "mlp", "--data", "/no/such/folder"], "train-images-idx3-ubyte not found"),
-        (["inspect", "lenet"], "unknown model 'lenet'"),
+        (["inspect", "alexnet"], "unknown model 'alexnet'"),
         (["inspect", "mlp_small", "--stage", "nothing"], "there is no pass 'nothing'"),
         (["inspect", "mlp_small", "--kernel", "nothing"], "there is no kernel 'nothing'"),
         (["inspect", "mlp_small", "--diff"], "--diff needs --stage"),

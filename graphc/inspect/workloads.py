@@ -120,6 +120,29 @@ def _declare_rbm() -> Step:
     return Step([v], [], updates)
 
 
+# ---- convolutional networks -----------------------------------------------------------------------------------------
+
+
+def _convolution(batch: int, inputs: int, outputs: int, kernel: int, pixels: int) -> int:
+    """Of `pixels` x `pixels` outputs, taps on padding counted."""
+    return 2 * batch * outputs * pixels**2 * inputs * kernel**2
+
+
+def _lenet_flops(batch: int) -> list[int]:
+    return [_convolution(batch, 1, 6, 5, 28), _convolution(batch, 6, 16, 5, 10), *_dense(batch, 400, 120, 84, 10)]
+
+
+def _vgg_flops(batch: int) -> list[int]:
+    layers = [(3, 32, 32), (32, 32, 32), (32, 64, 16), (64, 64, 16)]  # inputs, outputs, pixels along a side
+    return [*(_convolution(batch, i, o, 3, p) for i, o, p in layers), *_dense(batch, 4096, 256, 10)]
+
+
+def _declare_lenet_inference() -> Step:
+    x = input("x", ("N", 1, 28, 28))
+    with nn.trace(model := models.lenet(), train=False):
+        return Step([x], [model(x)], {})
+
+
 # ---- recurrent networks ---------------------------------------------------------------------------------------------
 
 TOKENS, STEPS, SEQUENCES = 65, 64, 32
@@ -181,6 +204,30 @@ WORKLOADS = {
             _declare_rbm,
             lambda rng: ((rng.random((100, 784)) < 0.3).astype(np.float32),),
         ),
+        Workload(
+            "lenet",
+            "LeNet-5 of 28x28 images with ReLU and max pooling, cross-entropy, batch 64",
+            {"N": 64},
+            _training_flops(_lenet_flops(64)),
+            _classifier(models.lenet, (1, 28, 28)),
+            _images_and_labels(64, (1, 28, 28)),
+        ),
+        Workload(
+            "vgg_small",
+            "four 3x3 convolutions 3-32-32-64-64, two max poolings, 4096-256-10, cross-entropy, batch 32 of 3x32x32",
+            {"N": 32},
+            _training_flops(_vgg_flops(32)),
+            _classifier(models.vgg_small, (3, 32, 32)),
+            _images_and_labels(32, (3, 32, 32)),
+        ),
         _rnn(128),
+        Workload(
+            "infer_lenet",
+            "the same LeNet's logits of one image",
+            {"N": 1},
+            sum(_lenet_flops(1)),
+            _declare_lenet_inference,
+            lambda rng: (rng.random((1, 1, 28, 28), dtype=np.float32),),
+        ),
     )
 }

@@ -18,7 +18,8 @@ from graphc.ir.types import as_dtype
 
 def test_workloads_are_as_defined() -> None:
     # Forward, weight gradients, and input gradients of all layers but the first.
-    needed = {"mlp": 0.41e9, "mlp_small": 0.65e6, "dae": 0.39e9, "rbm": 0.39e9, "rnn": 0.31e9}
+    needed = {"mlp": 0.41e9, "mlp_small": 0.65e6, "dae": 0.39e9, "rbm": 0.39e9, "rnn": 0.31e9,
+              "lenet": 0.145e9, "vgg_small": 4.84e9, "infer_lenet": 0.83e6}
     assert {name: workload.flops for name, workload in WORKLOADS.items()} == pytest.approx(needed, rel=0.02)
     for name, workload in WORKLOADS.items():
         step, arrays = workload.declare(), workload.arrays(seed=0)
