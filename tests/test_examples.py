@@ -130,3 +130,11 @@ def test_circuits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "∂f/∂q = z = -4" in printed and "q receives 1 · (-4) = -4" in printed and "grad h @ Wᵀ" in printed
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"neuron.svg", "layer.svg", "product_of_sum-0.svg", "product_of_sum-3.svg"} <= pictures
+
+
+def test_lenet_mnist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("lenet_mnist")["main"](["--epochs", "1", "--images", "3000"]) > 0.6
+    printed = capsys.readouterr().out
+    assert "the six filters" in printed
+    assert "[n, c, y+ky-2, x+kx-2] [o, c, ky, kx] -> [n, o, y, x]" in printed
+    assert "[n, c, y+ky-2, x+kx-2] [n, o, y, x] -> [o, c, ky, kx]" in printed

@@ -176,6 +176,22 @@ def test_bad_input_is_refused_with_the_numbers(
     assert str(caught.value).startswith(f"{name}(f32[") and "test_convolution.py" in str(caught.value)
 
 
+def test_third_derivatives() -> None:
+    """d/dx of d/dw of d/dx: each is a contraction again."""
+    x, w = wave((1, 2, 5, 5), 1.7), wave((2, 2, 3, 3), 0.9)
+    inputs = [gc.input("x", x.shape, dtype="float64"), gc.input("w", w.shape, dtype="float64")]
+    value = gc.sum(gc.sin(gc.conv2d(*inputs, stride=2, padding=1)))
+    tensors = [torch.tensor(a, requires_grad=True) for a in (x, w)]
+    peer = torch.sin(torch.nn.functional.conv2d(*tensors, stride=2, padding=1)).sum()
+    for order, by in enumerate((0, 1, 0)):
+        (gradient,) = gc.grad(value, [inputs[by]])
+        (expected,) = torch.autograd.grad(peer, [tensors[by]], create_graph=True)
+        weights = wave(tuple(expected.shape), 0.3 + order)
+        value, peer = gc.sum(gradient * weights), (expected * torch.tensor(weights)).sum()
+    graph = expand_derivatives(Graph("g", tuple(i.ir for i in inputs), (unwrap(gradient),)))
+    np.testing.assert_allclose(evaluate(graph, {"x": x, "w": w})[0], expected.detach().numpy(), rtol=1e-9, atol=1e-11)
+
+
 def test_compiled_gradients_of_a_strided_grouped_convolution() -> None:
     x, w = wave((3, 4, 9, 8), 1.7).astype(np.float32), wave((6, 2, 3, 3), 0.9).astype(np.float32)
     inputs = [gc.input("x", x.shape), gc.input("w", w.shape)]

@@ -15,6 +15,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, symbol
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType, as_dtype
+from graphc.kernel.counts import flops
 from graphc.kernel.form import Kernel
 from graphc.kernel.interpret import run
 from graphc.kernel.text import print_kernel
@@ -142,6 +143,24 @@ def test_a_stride_and_a_dilation_test_divisibility_alone() -> None:
     verify(kernel)
     text = print_kernel(kernel)
     assert "k in [" in text and text.count("where(") == 1 and "max(" not in text
+
+
+@pytest.mark.parametrize(
+    ("equation", "first", "second", "result"),
+    [
+        ("[n, c, y+k-2] [o, c, k] -> [n, o, y]", (N, 3, 9), (4, 3, 5), (N, 4, 9)),
+        ("[n, c, y+k-2] [n, o, y] -> [o, c, k]", (N, 3, 9), (N, 4, 9), (4, 3, 5)),
+        ("[n, o, y] [o, c, k] -> [n, c, y+k-2]", (N, 4, 9), (4, 3, 5), (N, 3, 9)),
+        ("[n, c, 2*y+k-2] [o, c, k] -> [n, o, y]", (N, 3, 9), (4, 3, 5), (N, 4, 5)),
+        ("[n, o, y] [o, c, k] -> [n, c, 2*y+k-2]", (N, 4, 5), (4, 3, 5), (N, 3, 9)),
+    ],
+)
+def test_taps_on_padding_cost_nothing(equation: str, first: Shape, second: Shape, result: Shape) -> None:
+    """A convolution and both its gradients have the same points: those whose index is inside."""
+    stride, positions = (2, 5) if "2*y" in equation else (1, 9)
+    inside = sum(0 <= stride * y + k - 2 < 9 for y in range(positions) for k in range(5))
+    kernel = form(contraction(equation, first, second, result))
+    assert flops(kernel) == 2 * 3 * 4 * inside * N
 
 
 def test_an_output_with_gaps_starts_at_zero() -> None:
