@@ -17,16 +17,12 @@ PAGE = Path(__file__).with_name("architecture.md")
 BLOCK = re.compile(r"(<!-- dump: (?P<name>[\w ]+) -->\n```\w*\n)(?P<text>.*?)(?=\n```)", re.DOTALL)
 DIGEST = re.compile(r"(?<=\w)_[0-9a-f]{16}(?=\()")  # of a symbol: it changes with every comment in the source
 EXAMPLE = re.compile(r"<!-- example -->\n```python\n(?P<code>.*?)```", re.DOTALL)
+LOOP = re.compile(r"<!-- loop example -->\n```python\n(?P<code>.*?)```", re.DOTALL)
 
 
 def dumps(page: str) -> dict[str, str]:
-    """The texts by name, from the program `step` that the page's example makes."""
-    match = EXAMPLE.search(page)
-    assert match, "architecture.md has no example"
-    namespace: dict[str, object] = {}
-    exec(compile(match["code"], "train.py", "exec"), namespace)
-    step = namespace["step"]
-    assert isinstance(step, gc.Program)
+    """The texts by name, from the programs called `step` that the page's examples make."""
+    step, loop = _program(EXAMPLE, page), _program(LOOP, page)
     stages = {stage.name: stage for stage in step.stages}
     kernels = list(step.kernels.values())
     first, weight_gradient = kernels[0], next(k for k in kernels if "inout" in k.form and "matmul" in k.name)
@@ -38,7 +34,18 @@ def dumps(page: str) -> dict[str, str]:
         "form": weight_gradient.form,
         "source": first.source,
         "plan": DIGEST.sub("", print_plan(step.plan)),
+        "loop plan": DIGEST.sub("", print_plan(loop.plan)),
     }
+
+
+def _program(example: re.Pattern[str], page: str) -> gc.Program:
+    match = example.search(page)
+    assert match, f"architecture.md has no example of the form {example.pattern!r}"
+    namespace: dict[str, object] = {"gc": gc}
+    exec(compile(match["code"], "train.py", "exec"), namespace)
+    step = namespace["step"]
+    assert isinstance(step, gc.Program)
+    return step
 
 
 def _pass_line(stage: Stage) -> str:

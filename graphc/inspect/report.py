@@ -68,7 +68,10 @@ def overview(program: Compiled) -> dict[str, Any]:
         "from_cache": program.from_cache,
         "extents": dict(program.plan.extents),
         "stages": [stage_summary(name, stage) for name, stage in stages(program).items()],
-        "kernels": [kernel_summary(kernel) for kernel in program.kernels.values()],
+        "kernels": [
+            {**kernel_summary(kernel), "calls": list(counts)}
+            for kernel, (_, *counts) in zip(program.kernels.values(), program.plan.call_counts(), strict=True)
+        ],
         "memory": memory(program.plan),
         "remarks": list(program.remarks),
     }
@@ -143,8 +146,7 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines = [f"program {found['program']}" + (f", {extents}" if extents else "")]
     stages = [(s["name"], str(s["before"]), str(s["after"]), str(s["rewrites"])) for s in found["stages"]]
     lines += ["", *_table(("pass", "nodes before", "after", "rewrites"), stages)]
-    kernels = [(k["name"], f"{k['flop']:,}", f"{k['bytes']:,}", k["schedule"]) for k in found["kernels"]]
-    lines += ["", *_table((f"kernel ({len(kernels)})", "FLOP", "bytes", "schedule"), kernels)]
+    lines += ["", *_kernel_table(found["kernels"])]
     held = found["memory"]
     rows = [(region, f"{size:,}") for region, size in held["bytes"].items()]
     lines += ["", *_table(("memory", "bytes"), rows)]
@@ -155,6 +157,23 @@ def overview_text(found: Mapping[str, Any]) -> str:
     if found["remarks"]:
         lines += ["", "remarks", *(f"  {remark}" for remark in found["remarks"])]
     return "\n".join(lines)
+
+
+def _kernel_table(kernels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a kernel; how often a step calls it is told where there are loops or branches."""
+    title, last = f"kernel ({len(kernels)})", ("bytes", "schedule")
+    work = [(f"{k['flop']:,}", f"{k['bytes']:,}", k["schedule"]) for k in kernels]
+    if all(k["calls"] == [1, 1] for k in kernels):
+        return _table((title, "FLOP", *last), [(k["name"], *w) for k, w in zip(kernels, work, strict=True)])
+    rows = [(k["name"], _calls(*k["calls"]), *w) for k, w in zip(kernels, work, strict=True)]
+    return _table((title, "calls", "FLOP a call", *last), rows)
+
+
+def _calls(least: int, most: int | None) -> str:
+    """How often a step calls a kernel: `64`, or `0-64` where branches and tests decide."""
+    if most is None:
+        return f"{least} or more"
+    return str(most) if least == most else f"{least}-{most}"
 
 
 def stage_text(found: Mapping[str, Any], *, diff: bool) -> str:

@@ -145,6 +145,10 @@ class Plan:
         """Every kernel call, those in loops and branches included, in order."""
         yield from (entry for entry in walk(self.entries) if isinstance(entry, Call))
 
+    def call_counts(self) -> list[tuple[Call, int, int | None]]:
+        """Every kernel call with the least and the greatest number of times that a step runs it; None: no bound."""
+        return list(_counted(self.entries, 1, 1))
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers."""
         data = asdict(self)
@@ -165,6 +169,24 @@ class Plan:
             checks=tuple(Check(**c) for c in data["checks"]),
             **simple,
         )
+
+
+def _counted(entries: Iterable[Entry], least: int, most: int | None) -> Iterator[tuple[Call, int, int | None]]:
+    for entry in entries:
+        if isinstance(entry, Call):
+            yield entry, least, most
+        elif isinstance(entry, Loop):
+            yield from _counted(entry.body, least * entry.count, _times(most, entry.count))
+        elif isinstance(entry, Branch):
+            yield from _counted((*entry.then, *entry.orelse), 0, most)
+        elif isinstance(entry, While):
+            turns = None if entry.bound < 0 else entry.bound
+            yield from _counted(entry.test, least if entry.bound else 0, _times(most, turns))
+            yield from _counted(entry.body, 0, _times(most, turns))
+
+
+def _times(most: int | None, turns: int | None) -> int | None:
+    return None if most is None or turns is None else most * turns
 
 
 def nested(entry: Entry) -> tuple[tuple[Entry, ...], ...]:

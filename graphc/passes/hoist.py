@@ -6,6 +6,7 @@
 * A carried sum of contractions, such as the gradient of a recurrent weight, becomes one contraction over all turns
   after the loop, for which the loop stacks the factors. The sum of a factor, the gradient of a bias, goes with it.
 * A stacked output that is a slice of a sequence is that sequence.
+* A captured matrix that each turn would read across its rows is transposed once before the loop.
 
 So fewer kernels run in a turn, and those outside have more to do at once. Sums are taken in another order.
 """
@@ -13,11 +14,12 @@ So fewer kernels run in a turn, and those outside have more to do at once. Sums 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value, rebuild, topological, with_inputs
+from graphc.ir.types import TensorType
 from graphc.ops.einsum import equation_of
 from graphc.ops.nested import Parameters, used_by
 from graphc.ops.scan import Scan
@@ -25,14 +27,17 @@ from graphc.passes.manager import PassResult, Rewrite
 from graphc.passes.stacking import stacked
 
 CONTRACTIONS = ("matmul", "einsum")
+TURNS_TO_TRANSPOSE = 8  # a loop of so many turns wins more than a transpose costs
 REDUCTIONS = ("sum", "mean", "max", "min", "prod")
 
 
 @dataclass(frozen=True)
 class Hoist:
-    """Move work out of the scans of a graph."""
+    """Move work out of the scans of a graph. Transposed copies are made only where `layouts` is set: after
+    differentiation, for gradients read the matrix itself."""
 
     name: str = "hoist"
+    layouts: bool = False
 
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with less work in its loops; the same graph if there is none to move."""
@@ -41,7 +46,7 @@ class Hoist:
         def replaced(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
             if node.op.name != "scan":
                 return None
-            made = _Hoisting(with_inputs(node, inputs))
+            made = _Hoisting(with_inputs(node, inputs), self.layouts)
             outputs = made.outputs()
             rewrites.extend(made.rewrites)
             return outputs
@@ -65,6 +70,7 @@ class _Hoisting:
     """One scan: `outputs` gives what stands for its results."""
 
     node: Node
+    layouts: bool = False
     rewrites: list[Rewrite] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,6 +80,8 @@ class _Hoisting:
     def outputs(self) -> Sequence[Value] | None:
         """The values for the results of the loop; None if it stays as it is."""
         self.scan = self._before(self.scan)
+        if self.layouts:
+            self.scan = self._turned(self.scan)
         sums = self._sums(self.scan)
         slices = set(self.scan.split(self.scan.body.inputs)[1])
         walked = any(v in slices for v in self.scan.body.outputs[len(self.scan.init) :])
@@ -120,6 +128,33 @@ class _Hoisting:
                 found |= {inner: (outer, False) for inner, outer in zip(node.outputs, copy.outputs, strict=True)}
         return found
 
+    def _turned(self, scan: Scan) -> Scan:
+        """The loop that is given transposed matrices where its turns contract along their rows."""
+        b, body = self.builder, scan.body
+        outer = dict(zip(scan.split(body.inputs)[2], scan.captured, strict=True))
+        wanted = [node for node in body.nodes if _contracts_rows(node, outer)]
+        if not wanted or not isinstance(scan.length, int) or scan.length < TURNS_TO_TRANSPOSE:
+            return scan
+        parameters = Parameters(v.name for v in body.inputs)
+        matrices = dict.fromkeys(node.inputs[1] for node in wanted)
+        inner = {m: parameters.add(f"{m.name}.transposed", _turned_type(m)) for m in matrices}
+        new: dict[Value, Value] = {}
+        for node in wanted:
+            attributes = {**node.attributes, "transpose_b": False}
+            (left,) = _substituted(node.inputs[:1], new)
+            made = Builder(node.origin).apply(node.op, (left, inner[node.inputs[1]]), attributes)
+            assert isinstance(made, Value)
+            new[node.output] = made
+            why = "rows of the transposed matrix are contiguous where they are read"
+            self._record("transposed_once", "matmul with a transposed operand", "a transpose before the loop", why)
+        outputs = _substituted(body.outputs, new)
+        used = used_by(outputs)
+        given = [pair for pair in outer.items() if pair[0] in used]
+        given += [(value, b.transpose(outer[m], permutation=(1, 0))) for m, value in inner.items()]
+        carries, slices, _ = scan.split(body.inputs)
+        turn = Graph(body.name, (*carries, *slices, *(v for v, _ in given)), outputs)
+        return replace(scan, captured=tuple(value for _, value in given), body=turn)
+
     # ---- after the loop ---------------------------------------------------------------------------------------------
 
     def _sums(self, scan: Scan) -> dict[int, _Sum]:
@@ -164,6 +199,20 @@ class _Hoisting:
         for _ in (v for v in body.outputs[k:] if v in sequence):
             self._record("stack_of_slices", "a stack of the slices", "the sequence", "they are the same")
         return [*(last[i] for i in range(k)), *(stack[v] for v in body.outputs[k:])]
+
+
+def _contracts_rows(node: Node, captured: Mapping[Value, Value]) -> bool:
+    """True for a product with a captured matrix, of which it reads whole rows for one element of the result."""
+    return (
+        node.op.name == "matmul"
+        and node.type.rank == 2
+        and node.inputs[1] in captured
+        and (node.attributes["transpose_b"] and node.inputs[0] not in captured)
+    )
+
+
+def _turned_type(matrix: Value) -> TensorType:
+    return TensorType(matrix.type.dtype, matrix.type.shape[::-1])
 
 
 def _is_costly(node: Node, outside: dict[Value, tuple[Value, bool]]) -> bool:

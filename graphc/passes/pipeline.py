@@ -41,7 +41,7 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
         Everywhere(Fold()),
         Everywhere(Canonicalise()),  # what folding made neutral; removes stop_gradient
         Everywhere(CSE()),
-        Everywhere(Hoist()),  # sums that gradients carry through loops
+        Everywhere(Hoist(layouts=True)),  # sums that gradients carry through loops
         Everywhere(Canonicalise()),
         Everywhere(Fuse()),  # each node left is one kernel, a view or an array constant
         Everywhere(Combine()),  # kernels that share work become one

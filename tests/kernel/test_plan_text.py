@@ -115,6 +115,18 @@ def test_json_round_trip() -> None:
     assert [call.kernel for call in PLAN.calls()] == "forward cell reset left right test halve".split()
 
 
+def test_how_often_calls_run() -> None:
+    counts = [(call.kernel, least, most) for call, least, most in PLAN.call_counts()]
+    assert counts == [
+        ("forward", 1, 1), ("cell", 5, 5), ("reset", 0, 5), ("left", 0, 1), ("right", 0, 1), ("test", 1, 20),
+        ("halve", 0, 20),
+    ]  # fmt: skip
+    forever = While("w", (Call("a", ()),), "go", (Loop("t", 3, (Call("b", ()),)),))
+    never = While("w", (Call("a", ()),), "go", (Call("b", ()),), 0)
+    plan = Plan("p", (), (Loop("t", 2, (forever,)), never), 0, (), (), ())
+    assert [c[1:] for c in plan.call_counts()] == [(2, None), (0, None), (0, 0), (0, 0)]
+
+
 def test_entries_within_entries() -> None:
     assert len(list(walk(PLAN.entries))) == 14
     for entry in walk(PLAN.entries):

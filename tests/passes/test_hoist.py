@@ -12,7 +12,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import TensorType, tensor
 from graphc.ir.verify import verify
 from graphc.ops.scan import Scan
-from graphc.passes.hoist import Hoist
+from graphc.passes.hoist import TURNS_TO_TRANSPOSE, Hoist
 from graphc.passes.manager import PassResult
 
 b = Builder()
@@ -204,3 +204,32 @@ def test_back_propagation_through_time_sums_nothing_in_its_turns(equal_values: C
     backward = [n for n in result.graph.nodes if n.op.name == "scan" and n.attributes["body"].name.endswith("backward")]
     assert [n.attributes["carried"] for n in backward] == [1]
     assert ops(result.graph).count("einsum") == 2
+
+
+@pytest.mark.parametrize("length", [T, 8])
+def test_matrices_that_are_read_across_their_rows_are_transposed_once(
+    length: int, equal_values: Callable[..., None]
+) -> None:
+    """Two products with one matrix, one within the other; a product with the matrix as it is reads the matrix."""
+    xs = Value(tensor("f32", (length, "N", 3)), name="xs")
+
+    def cell(h: Value, x: Value, w: Value) -> list[Value]:
+        first = b.tanh(b.matmul(h, w, transpose_b=True))
+        return [b.add(b.matmul(first, w, transpose_b=True), x), b.matmul(h, w)]
+
+    types = [H.type, H.type, W.type]
+    inputs = tuple(Value(t, name=f"a{k}") for k, t in enumerate(types))
+    outputs = Scan((H,), (xs,), (W,), Graph("turn", inputs, tuple(cell(*inputs))), length, False).apply(b)
+    graph = Graph("g", (H, xs, W), outputs)
+    assert Hoist()(graph).graph is graph
+    result = Hoist(layouts=True)(graph)
+    verify(result.graph)
+    equal_values(graph, result.graph)
+    assert Hoist(layouts=True)(result.graph).graph is result.graph
+    if length < TURNS_TO_TRANSPOSE:
+        assert result.graph is graph
+        return
+    assert ops(result.graph) == ["transpose", "scan"] and rules(result) == ["transposed_once"] * 2
+    body = loop(result.graph).attributes["body"]
+    assert [v.name for v in body.inputs] == ["a0", "a1", "a2", "a2.transposed"]
+    assert not any(node.attributes.get("transpose_b") for node in body.nodes)
