@@ -42,7 +42,7 @@ def conv3d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Int
 
 def _convolution(name: str, rank: int, x: Operand, weight: Operand, bias: Operand | None, stride: Ints,
                  padding: Padding, dilation: Ints, groups: int) -> Value:  # fmt: skip
-    image, w = promote(name, (as_value(x), weight))
+    image, w = _operands(name, x, weight)
     call = Call(name, (image, w))
     _check_ranks(call, rank)
     batched = image if image.type.rank == rank + 2 else reshape(image, (1, *image.type.shape))
@@ -61,6 +61,12 @@ def _convolution(name: str, rank: int, x: Operand, weight: Operand, bias: Operan
     equation = f"{_map('n', read, *windows)} {_map(kept, 'c', *taps)} -> {_map('n', kept, *axes)}{where}"
     result = _biased(call, apply("contract", batched, w, equation=equation, shape=shape), bias)
     return result if image is batched else reshape(result, result.type.shape[1:])
+
+
+def _operands(name: str, x: Operand, weight: Operand) -> tuple[Value, Value]:
+    """Image and weight as values of one dtype; an array takes that of the other."""
+    image, w = promote(name, (x if isinstance(weight, Value) else as_value(x), weight))
+    return image, w
 
 
 def _map(*indices: str) -> str:
@@ -154,7 +160,7 @@ def conv_transpose3d(x: Operand, weight: Operand, bias: Operand | None = None, s
 
 def _transposed(name: str, rank: int, x: Operand, weight: Operand, bias: Operand | None, stride: Ints, padding: Ints,
                 output_padding: Ints, groups: int, dilation: Ints) -> Value:  # fmt: skip
-    image, w = promote(name, (as_value(x), weight))
+    image, w = _operands(name, x, weight)
     call = Call(name, (image, w))
     _check_ranks(call, rank)
     batched = image if image.type.rank == rank + 2 else reshape(image, (1, *image.type.shape))

@@ -110,6 +110,22 @@ def test_transposed_convolution_of_lines_and_volumes() -> None:
     check("conv_transpose2d", [wave((3, 4, 3), 1.7), wave((3, 2, 2, 2), 0.9)], {"stride": 2})
 
 
+def test_arrays_take_the_dtype_of_the_symbol_beside_them() -> None:
+    image, window = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
+    for dtype in (gc.float32, gc.float64):
+        assert gc.conv2d(image, gc.input("w", window.shape, dtype=dtype)).dtype == dtype
+        assert gc.conv2d(gc.input("x", image.shape, dtype=dtype), window).dtype == dtype
+    assert gc.conv_transpose2d(image, window).dtype == gc.float64
+
+
+def test_no_images() -> None:
+    x, w = gc.input("x", (0, 2, 5, 5)), gc.input("w", (3, 2, 3, 3))
+    y = gc.max_pool2d(gc.conv2d(x, w, padding=1), 2)
+    program = gc.compile([x, w], [y, *gc.grad(gc.sum(y * y), [x, w])], cache=False)
+    found = program(np.zeros(x.ir.type.shape, np.float32), np.ones((3, 2, 3, 3), np.float32))
+    assert [a.shape for a in found] == [(0, 3, 2, 2), (0, 2, 5, 5), (3, 2, 3, 3)] and not found[2].any()
+
+
 def test_a_batch_may_be_a_symbol() -> None:
     x, w = gc.input("x", ("N", 2, 6, 6)), gc.param("w", (3, 2, 3, 3), init=gc.init.uniform(-1, 1))
     y = gc.conv2d(x, w, padding=1)

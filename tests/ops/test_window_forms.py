@@ -15,6 +15,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, symbol
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import TensorType, as_dtype
+from graphc.kernel.compose import rename_axes
 from graphc.kernel.counts import flops
 from graphc.kernel.form import Kernel
 from graphc.kernel.interpret import run
@@ -143,6 +144,16 @@ def test_a_stride_and_a_dilation_test_divisibility_alone() -> None:
     verify(kernel)
     text = print_kernel(kernel)
     assert "k in [" in text and text.count("where(") == 1 and "max(" not in text
+
+
+def test_matrix_products_are_the_same_forms() -> None:
+    """matmul and einsum are contractions of plain axes: the same kernel, but for the names of its axes."""
+    values = [Value(TensorType(as_dtype("f32"), s), name=n) for n, s in (("x", (N, 4)), ("w", (3, 4)))]
+    product = form(Builder().matmul(*values, transpose_b=True).producer)
+    einsum = form(Builder().einsum(*values, equation="nk,ok->no").producer)
+    named = {"n": "i0", "o": "i1", "k": "r0"}
+    window = rename_axes(form(contraction("[n, k] [o, k] -> [n, o]", (N, 4), (3, 4), (N, 3))), named)
+    assert body(window) == body(product) == body(einsum)
 
 
 @pytest.mark.parametrize(
