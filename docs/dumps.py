@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 import graphc as gc
+from graphc.codegen.cuda import choose, emit
 from graphc.ir.text import print_graph
+from graphc.kernel.parser import parse_kernel
 from graphc.kernel.plan_text import print_plan
 from graphc.passes.manager import Stage
 
@@ -33,6 +35,7 @@ def dumps(page: str) -> dict[str, str]:
         "passes": "\n".join(map(_pass_line, step.stages)),
         "form": weight_gradient.form,
         "source": first.source,
+        "cuda source": _cuda_source(first.form),
         "plan": DIGEST.sub("", print_plan(step.plan)),
         "loop plan": DIGEST.sub("", print_plan(loop.plan)),
     }
@@ -46,6 +49,11 @@ def _program(example: re.Pattern[str], page: str) -> gc.Program:
     step = namespace["step"]
     assert isinstance(step, gc.Program)
     return step
+
+
+def _cuda_source(form: str) -> str:
+    kernel = parse_kernel(form)
+    return emit(kernel, choose(kernel))
 
 
 def _pass_line(stage: Stage) -> str:

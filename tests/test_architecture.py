@@ -61,6 +61,8 @@ SEPARATE = {
 # Imports inside functions: file -> imported module -> why it cannot stand at the top of the file.
 LATE_IMPORTS: dict[str, dict[str, str]] = {
     "codegen/machine.py": {"graphc.codegen.numba_front": "loads Numba, which generated kernels do without"},
+    "codegen/cuda/compile.py": {"numba": "an extra brings numba.cuda, and source is written without it"},
+    "codegen/cuda/simulate.py": {"numba": "likewise"},
     "codegen/numba_front.py": {"numba.cpython": "registers Numba's lowering, which only compiling needs"},
     "ops/scalar.py": {"sympy": "a program from the cache needs no expressions"},
     "ops/activations.py": {"sympy": "likewise"},
