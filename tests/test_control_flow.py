@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc import nn, optim
 from graphc.autodiff.expand import expand_derivatives
+from graphc.dsl.collect import collect
+from graphc.errors import CompileError
 from graphc.interpret import evaluate
+from graphc.passes.manager import run
+from graphc.passes.pipeline import default_pipeline
 
 Arrays = dict[str, np.ndarray]
 Model = Callable[[dict[str, gc.Input]], gc.Symbol]
@@ -140,6 +145,18 @@ def test_values_and_gradients(model: Model, sign: int) -> None:
     check(inputs, [loss, *gc.grad(loss, inputs)], arrays, steps=2)
 
 
+@pytest.mark.parametrize("name", ["loops", "stability", "canonicalise", "fold", "cse", "combine", "dce"])
+def test_each_pass_can_be_left_out(name: str) -> None:
+    for model in (lstm, branch_in_scan, bounded_loop):
+        inputs, loss = declared(model)
+        arrays = {i.name: ARRAYS[i.name] for i in inputs}
+        graph = collect(inputs, [loss, *gc.grad(loss, inputs)]).graph
+        final, stages = run(graph, default_pipeline({}, without=(name,)), verify=True)
+        assert name not in [stage.name for stage in stages]
+        for mine, oracle in zip(evaluate(final, arrays), evaluate(expand_derivatives(graph), arrays), strict=True):
+            np.testing.assert_allclose(mine, oracle, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_second_derivatives_and_forward_mode(model: Model) -> None:
     inputs, loss = declared(model)
@@ -147,3 +164,81 @@ def test_second_derivatives_and_forward_mode(model: Model) -> None:
     directions = [np.cos(np.arange(a.size, dtype=np.float32)).reshape(a.shape) for a in arrays.values()]
     again = gc.grad(sum(gc.sum(gc.sin(g)) for g in gc.grad(loss, inputs)), inputs)
     check(inputs, [gc.jvp(loss, inputs, directions), *gc.hvp(loss, inputs, directions), *again], arrays)
+
+
+# ----------------------------------------------------------------------------------------------- programs
+
+
+def test_random_numbers_are_those_of_the_interpreter() -> None:
+    """In scans, while loops, branches and loops in loops, step after step."""
+    x = gc.input("x")
+
+    def cell(h: gc.Symbol) -> tuple[gc.Symbol, ...]:
+        inner = gc.scan(lambda: gc.random.uniform((3,)), length=2)
+        chosen = gc.cond(x > 0, lambda: gc.random.uniform((2,)), lambda: gc.random.normal((2,)))
+        n, u = gc.while_loop(lambda n, u: n < 3, lambda n, u: (n + 1, gc.random.uniform((2,))), (0, gc.zeros(2)))
+        return h + n, inner, chosen, u
+
+    _, *drawn = gc.scan(cell, init=[0], length=3)
+    for sign in (1, -1):
+        check([x], [*drawn, gc.random.uniform((2,))], {"x": np.float32(sign)}, steps=2)
+
+
+def test_a_recurrent_network_learns_as_in_torch() -> None:
+    """Five steps of gradient descent on the last state of a tanh cell, its weights in the loop."""
+    torch = pytest.importorskip("torch")
+    xs, t = gc.input("xs", (6, 8, 4)), gc.input("t", (8, 3))
+    layer, hidden = nn.Linear(4, 3), nn.Linear(3, 3, bias=False)
+    last = gc.scan(lambda h, x: gc.tanh(layer(x) + hidden(h)), [xs], [gc.zeros((8, 3))])
+    loss = gc.mse_loss(last, t)
+    params = [layer.weight, layer.bias, hidden.weight]
+    step = gc.compile([xs, t], [loss], updates=optim.SGD(lr=0.5).updates(loss, params))
+    data, target = drawn(6, 8, 4), drawn(8, 3)
+
+    theirs = [torch.tensor(p.value, requires_grad=True) for p in params]
+    optimizer = torch.optim.SGD(theirs, lr=0.5)
+    for _ in range(5):
+        (mine,) = step(data, target)
+        h = torch.zeros((8, 3))
+        for x in torch.tensor(data):
+            h = torch.tanh(x @ theirs[0].T + theirs[1] + h @ theirs[2].T)
+        expected = torch.nn.functional.mse_loss(h, torch.tensor(target))
+        optimizer.zero_grad()
+        expected.backward()
+        optimizer.step()
+        np.testing.assert_allclose(mine, expected.item(), rtol=1e-4)
+    for param, tensor in zip(params, theirs, strict=True):
+        np.testing.assert_allclose(param.value, tensor.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_loops_over_a_runtime_count() -> None:
+    """The batch in the carried values and sequences differs from call to call."""
+    xs, w = gc.input("xs", (4, "N", 3)), gc.param("w", (3, 3), seed=0)
+    last, hs = gc.scan(lambda h, x: [gc.tanh(h @ w + x)] * 2, [xs], [gc.zeros(("N", 3))])
+    loss = gc.mean(last**2) + gc.sum(hs)
+    program = gc.compile([xs], [last, hs, gc.grad(loss, w)], dims={"N": 6})
+    for count in (6, 5, 1):
+        at = {"xs": drawn(4, count, 3)}
+        expected = evaluate(expand_derivatives(program.graph), at | {"w": w.value})
+        for mine, oracle in zip(program(**at), expected, strict=True):
+            np.testing.assert_allclose(mine, oracle, rtol=1e-3, atol=1e-5)
+
+
+def test_a_length_that_is_not_known_is_told() -> None:
+    xs = gc.input("xs", ("T", 3))
+    total = gc.scan(lambda s, x: s + x, [xs], [gc.zeros(3)])
+    with pytest.raises(CompileError, match=r"scan.*T"):
+        gc.compile([xs], [total], dims={"T": 4})
+
+
+def test_branches_that_are_not_taken_do_not_run() -> None:
+    """A branch of 2000 turns that is not taken costs no time; the loop in it would add up its turns."""
+    x = gc.input("x")
+
+    def long() -> gc.Symbol:
+        return gc.while_loop(lambda n: n < 2000 * gc.abs(x), lambda n: n + 1.0, 0.0)
+
+    y = gc.cond(x > 0, long, lambda: x)
+    program = gc.compile([x], [y])
+    assert program(-1.0)[0] == -1
+    assert program(1.0)[0] == 2000

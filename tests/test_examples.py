@@ -50,6 +50,13 @@ def test_logistic_regression(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not in the class" in capsys.readouterr().out
 
 
+def test_taylor_sine(capsys: pytest.CaptureFixture[str]) -> None:
+    found = load("taylor_sine")["main"]()
+    assert "the gradient of sin(pi) is -0.999900\n" in capsys.readouterr().out
+    for at, (value, slope) in found.items():
+        np.testing.assert_allclose([value, slope], [np.sin(at), np.cos(at)], atol=2e-3)
+
+
 def test_rbm_cd1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["--epochs", "2", "--hidden", "32", "--images", "2000", "--pictures", str(tmp_path)]
     errors = load("rbm_cd1")["main"](arguments)

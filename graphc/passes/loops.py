@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph
 from graphc.passes.dce import DCE
 from graphc.passes.manager import PassResult
-from graphc.passes.merge_loops import merge_loops
+from graphc.passes.merge_loops import merge_loops, with_own_values
 from graphc.passes.save import save_turns
 
 
@@ -28,7 +28,7 @@ class Loops:
         if not any(node.op.nested for node in graph.nodes):
             return PassResult(graph)
         alive = DCE()(graph)
-        merged, merges = merge_loops(alive.graph)
+        merged, merges = merge_loops(with_own_values(alive.graph))
         saving, saves = save_turns(merged)
         left = DCE()(saving)
         return PassResult(left.graph, (*alive.rewrites, *merges, *saves, *left.rewrites))

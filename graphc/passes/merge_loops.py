@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from graphc.ir.graph import Graph, Node, Value, reached_from, with_inputs
+from graphc.ir.graph import Graph, Node, Value, inlined, reached_from, with_inputs
+from graphc.passes.everywhere import with_bodies
 from graphc.passes.manager import Rewrite
 from graphc.passes.numbering import Numbering, numbered
 
@@ -45,8 +46,23 @@ class _Loop:
         return self.node.op.name, *(given.get(name) for name in ("length", "reverse", "bound"))
 
 
+def with_own_values(graph: Graph) -> Graph:
+    """The graph with no value in two of the graphs that its ops run: a loop and its derivative may share some."""
+    seen: set[Value] = set()
+
+    def separate(body: Graph) -> Graph:
+        values = {*body.inputs, *(v for node in body.nodes for v in node.outputs)}
+        if seen.isdisjoint(values):
+            seen.update(values)
+            return body
+        inputs = tuple(Value(v.type, name=v.name) for v in body.inputs)
+        return Graph(body.name, inputs, inlined(body, inputs))
+
+    return with_bodies(graph, separate)
+
+
 def merge_loops(graph: Graph) -> tuple[Graph, list[Rewrite]]:
-    """The graph with such loops merged, and a record of each."""
+    """The graph with such loops merged, and a record of each. Bodies must have values of their own."""
     rewrites: list[Rewrite] = []
     while True:
         merged = _merge_one(graph)
