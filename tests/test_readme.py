@@ -1,4 +1,4 @@
-"""The code on README.md and docs/quickstart.md runs, block after block, as a reader would run it."""
+"""The code on README.md, docs/quickstart.md and docs/control.md runs, block after block, as a reader would run it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/control.md"])
 def test_code_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = list(CODE.finditer(text))
