@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from graphc.codegen.regions import Block, Region
@@ -12,22 +12,45 @@ from graphc.kernel.form import Kernel
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
+@dataclass(frozen=True)
+class Lifetimes:
+    """First and last position of each memory, by its owner, and the kernel or block that stands at each position."""
+
+    spans: Mapping[str, tuple[int, int]]
+    entries: tuple[str, ...]
+
+    def of(self, owners: Collection[str]) -> Lifetimes:
+        """Those of some memories."""
+        return Lifetimes({name: span for name, span in self.spans.items() if name in owners}, self.entries)
+
+    def peak(self, sizes: Mapping[str, int]) -> tuple[int, int, tuple[str, ...]]:
+        """Where most bytes are alive: how many, the position, and the memories. No arena can be smaller."""
+        alive = {at: 0 for at in range(-1, len(self.entries) + 1)}
+        for name, (first, last) in self.spans.items():
+            for at in range(first, last + 1):
+                alive[at] += sizes[name]
+        at = max(alive, key=lambda position: (alive[position], -position))
+        values = tuple(name for name, (first, last) in self.spans.items() if first <= at <= last)
+        return alive[at], at, values
+
+
 def lifetimes(
     region: Region, storage: Storage, inputs: Iterable[str], outlive: Iterable[str]
-) -> dict[str, tuple[int, int]]:
+) -> Lifetimes:
     """First and last position in the table of each memory that kernels use, by its owner.
 
-    `inputs` live always, what `outlive` the kernels to the end. A value that a loop uses and that is not made anew in
-    each of its turns lives through the whole loop.
+    `inputs` live from before the first kernel, what `outlive` the kernels to the end. A value that a loop uses and
+    that is not made anew in each of its turns lives through the whole loop.
     """
     line = _Timeline(storage)
     line.pass_through(region, ())
     spans = line.spans()
-    end = line.position
+    end = len(line.entries)
     for name in outlive:
         owner = storage.owner(name)
         spans[owner] = (spans.get(owner, (0, end))[0], end)
-    return spans | dict.fromkeys(inputs, (-1, end))
+    spans |= {name: (-1, spans.get(name, (-1, -1))[1]) for name in inputs}
+    return Lifetimes(spans, tuple(line.entries))
 
 
 @dataclass(eq=False)
@@ -44,18 +67,18 @@ class _Timeline:
     """Every use of every memory: its owner, the position, and the loops around it, outermost first."""
 
     storage: Storage
-    position: int = 0
+    entries: list[str] = field(default_factory=list)
     uses: list[tuple[str, int, tuple[_Span, ...]]] = field(default_factory=list)
 
     def use(self, name: str, loops: tuple[_Span, ...]) -> None:
-        self.uses.append((self.storage.owner(name), self.position, loops))
+        self.uses.append((self.storage.owner(name), len(self.entries), loops))
 
     def pass_through(self, region: Region, loops: tuple[_Span, ...]) -> None:
         for item in region.items:
             if isinstance(item, Kernel):
                 for operand in item.operands:
                     self.use(operand.name, loops)
-                self.position += 1
+                self.entries.append(item.name)
             else:
                 self._pass_through_block(item, loops)
 
@@ -65,18 +88,18 @@ class _Timeline:
             for side in block.regions:
                 self.pass_through(side, loops)
             return
-        span = _Span(block.name, self.position)
-        self.position += 1
+        span = _Span(block.name, len(self.entries))
+        self.entries.append(block.name)
         for part in block.regions:
             self.pass_through(part, (*loops, span))
             if block.kind == "while" and part is block.regions[0]:
                 self._ask(block, (*loops, span))
-        span.last = self.position
-        self.position += 1
+        span.last = len(self.entries)
+        self.entries.append(block.name)
 
     def _ask(self, block: Block, loops: tuple[_Span, ...]) -> None:
         self.use(block.predicate, loops)
-        self.position += 1
+        self.entries.append(block.name)
 
     def spans(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}

@@ -22,12 +22,13 @@ from graphc.codegen.regions import (
     predicates_within,
     regions_within,
 )
+from graphc.codegen.reuse import order_for_memory, overwrite_dead_operands
 from graphc.codegen.storage import Storage
 from graphc.ir.dims import evaluate, format_shape
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.compose import rename_operands
 from graphc.kernel.form import Kernel
-from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Plan, Update, While
+from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Peak, Plan, Update, While
 
 
 @dataclass(frozen=True)
@@ -110,27 +111,38 @@ class Planner:
         return overwrite(self.storage, self.region, new, target)
 
     def order_items(self) -> None:
-        """Put the items of all regions into the order of the table."""
+        """Put the items of all regions into the order of the table, and let maps write over what they read last."""
         for region in regions_within(self.region):
             ordered = in_order(region, self.storage)
             assert ordered is not None, "every accepted in-place update kept the order possible"
             region.items = ordered
+        kept = [*self._outlive(), *predicates_within(self.region)]
+        order_for_memory(self.region, self.storage, self._inputs(), kept)
+        overwrite_dead_operands(self.region, self.storage, kept)
+
+    def _outlive(self) -> tuple[str, ...]:
+        """Values that are read after the last kernel."""
+        return (*self.results, *(u.source for u in self.updates))
+
+    def _inputs(self) -> list[str]:
+        special = {*self.signature.variables, self.signature.rng}
+        return [self.names.of(v) for v in self.graph.inputs if v.name not in special]
 
     # -- the plan --------------------------------------------------------------------------------------------
 
     def plan(self) -> PlannedProgram:
         """The finished plan."""
         storage = self.storage
-        special = {*self.signature.variables, self.signature.rng}
-        inputs = [self.names.of(v) for v in self.graph.inputs if v.name not in special]
+        inputs = self._inputs()
         kernels = {kernel.name: self._in_place(kernel) for kernel in kernels_within(self.region)}
         checked = {k.name for region in regions_within(self.region) if not region.conditional
                    for k in region.items if isinstance(k, Kernel)}  # fmt: skip
         used = self._used_names(kernels.values())
-        outlive = (*self.results, *(u.source for u in self.updates))
-        spans = lifetimes(self.region, storage, inputs, outlive)
-        spans = {n: s for n, s in spans.items() if n in inputs or n not in self.leaves | storage.constants.keys()}
-        offsets, arena = assign_offsets({name: storage.nbytes(name) for name in spans}, spans)
+        lives = lifetimes(self.region, storage, inputs, self._outlive())
+        lives = lives.of({n for n in lives.spans if n in inputs or n not in self.leaves | storage.constants.keys()})
+        sizes = {name: storage.nbytes(name) for name in lives.spans}
+        offsets, arena = assign_offsets(sizes, lives.spans)
+        alive, at, values = lives.peak(sizes)
         variables = list(self.variable_names.values())
         owners = {buffer: name for name, buffer in self.variable_names.items()}
         constants = {n: storage.constants[n] for n in used if n in storage.constants}
@@ -147,9 +159,17 @@ class Planner:
             updates=tuple(self.updates),
             written=tuple(dict.fromkeys(t for t in storage.written.values() if t in variables)),
             checks=tuple(self._checks(kernels[name] for name in kernels if name in checked)),
+            peak=Peak(alive, lives.entries[at] if 0 <= at < len(lives.entries) else "", values, self._total(used)),
         )
         clamped = tuple(self._clamped(kernel, name in checked) for name, kernel in kernels.items())
         return PlannedProgram(plan, clamped, constants, owners)
+
+    def _total(self, used: Iterable[str]) -> int:
+        """Bytes of the values of the arena if each had memory of its own, those written in place too."""
+        storage, outside = self.storage, {*self.variable_names.values(), *self.storage.constants}
+        own = {storage.value(name) for name in used if storage.value(name) not in storage.places}
+        inside = (name for name in own if storage.owner(name) not in outside)
+        return sum(storage.nbytes(name) for name in inside if self.storage.values[name].name != self.signature.rng)
 
     def _in_place(self, kernel: Kernel) -> Kernel:
         """The kernel with one operand for a value that it overwrites and the new one."""
@@ -204,7 +224,7 @@ class Planner:
         elif owner in self.leaves and self.storage.values[owner].name == self.signature.rng:
             region, offset = "rng", 0
         else:
-            region, offset, start = ("input" if owner in self.leaves else "arena"), offsets[owner] + start, 0
+            region, offset, start = ("input" if owner in self.leaves else "scratch"), offsets[owner] + start, 0
         dims = format_shape(type_.shape)[1:-1]
         return Buffer(name, type_.dtype.name, shape, region, offset, self.storage.nbytes(name), dims, start)
 

@@ -95,6 +95,11 @@ def in_order(region: Region, storage: Storage, extra: Mapping[str, str] | None =
 
     `extra` are updates in place beside those of `storage`. None if no order does that.
     """
+    return _stable_topological(region.items, dependencies(region, storage, extra))
+
+
+def dependencies(region: Region, storage: Storage, extra: Mapping[str, str] | None = None) -> list[set[int]]:
+    """For each item of a region the positions of those that come ahead of it; see `in_order`."""
     overwriter = {storage.value(old): new for new, old in (storage.written | dict(extra or {})).items()}
     maker = {name: i for i, item in enumerate(region.items) for name in makes(item)}
     before: list[set[int]] = [set() for _ in region.items]
@@ -105,7 +110,7 @@ def in_order(region: Region, storage: Storage, extra: Mapping[str, str] | None =
                 before[i].add(maker[value])
             if (new := overwriter.get(value)) in maker:
                 before[maker[new]].add(i)
-    return _stable_topological(region.items, [{j for j in needed if j != i} for i, needed in enumerate(before)])
+    return [needed - {i} for i, needed in enumerate(before)]
 
 
 def _stable_topological(items: Sequence[Item], before: list[set[int]]) -> list[Item] | None:

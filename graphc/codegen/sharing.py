@@ -150,7 +150,7 @@ class Touches:
 
 
 def _place(buffer: Buffer) -> tuple[str, int]:
-    if buffer.region in ("arena", "input"):
+    if buffer.region in ("scratch", "input"):
         return "arena", buffer.offset
     return f"{buffer.region} {buffer.offset}", buffer.start
 

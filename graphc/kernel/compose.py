@@ -7,6 +7,7 @@ the two kernels one after the other would store.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -362,14 +363,25 @@ def ordered_operands(operands: Iterable[Operand]) -> tuple[Operand, ...]:
 
 def reads_each_element_once(kernel: Kernel, operand: str) -> bool:
     """True if one load site reads `operand`, each element at most once: its index holds every axis around it."""
+    return times_read(kernel, operand) == 1
+
+
+def times_read(kernel: Kernel, operand: str) -> int | None:
+    """How often at most the one load site of `operand` reads an element: the points of the axes that its index lacks.
+
+    None if there are several load sites, or axes without a fixed extent that the index lacks.
+    """
     sites = []
     for stage in kernel.stages:
-        axes = {a.name for a in (*kernel.space, *stage.space, *stage.reduce) if a.extent != 1}
+        axes = {a.name: a.extent for a in (*kernel.space, *stage.space, *stage.reduce) if a.extent != 1}
         for expr in {e: None for top in stage.expressions() for e in walk(top)}:
             if isinstance(expr, Load) and expr.operand == operand:
                 sites.append((expr, axes))
     if len(sites) != 1:
-        return False
+        return None
     load, axes = sites[0]
     indexed = [t[0] for i in load.index if isinstance(i, Affine) for t in i.terms]
-    return axes <= set(indexed) and len(indexed) == len(set(indexed))
+    left_out = [extent for name, extent in axes.items() if name not in indexed]
+    if len(indexed) != len(set(indexed)) or not all(isinstance(extent, int) for extent in left_out):
+        return None
+    return math.prod(extent for extent in left_out if isinstance(extent, int))

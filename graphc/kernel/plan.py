@@ -1,6 +1,6 @@
 """A finished program as data: a table of kernel calls, loops and barriers over one memory plan.
 
-    Plan    = name, Buffer*, Entry*, extents, results
+    Plan    = name, Buffer*, Entry*, extents, results, Peak
     Entry   = Call(kernel, Buffer name*) | Barrier
             | Branch(predicate, then Entry*, orelse Entry*)
             | Loop(name, count, Entry*) | While(name, test Entry*, predicate, body Entry*)
@@ -20,14 +20,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
-REGIONS = ("arena", "input", "variable", "constant", "rng")
+REGIONS = ("scratch", "input", "variable", "constant", "rng")
 
 
 @dataclass(frozen=True)
 class Buffer:
     """A tensor's place.
 
-    region: `arena` (scratch, at `offset`), `input` (filled at every call, lives in the arena at `offset`),
+    region: `scratch` (in the arena, at `offset`), `input` (filled at every call, lives in the arena at `offset`),
     `variable` (a parameter or state, owned outside; `offset` is its index in `Plan.variables`),
     `constant` (read-only; `offset` is its index in `Plan.constants`), `rng` (int64 [seed, step] of the program).
     `start` is where in its variable, constant or rng the buffer begins, in bytes (a slice that a loop begins with).
@@ -121,6 +121,19 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """Where most of the arena is in use: bytes alive, the entry of the table, and the values.
+
+    `total` is what all values would need if each had memory of its own.
+    """
+
+    nbytes: int = 0
+    entry: str = ""
+    values: tuple[str, ...] = ()
+    total: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """A program. `extents` maps runtime extents to capacities; `inputs`, `results` and `variables` name buffers."""
 
@@ -136,6 +149,7 @@ class Plan:
     updates: tuple[Update, ...] = ()
     written: tuple[str, ...] = ()  # variables that kernels write in place
     checks: tuple[Check, ...] = ()
+    peak: Peak = Peak()
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`. Raises KeyError if there is none."""
@@ -167,6 +181,7 @@ class Plan:
             extents=dict(data["extents"]),
             updates=tuple(Update(**u) for u in data["updates"]),
             checks=tuple(Check(**c) for c in data["checks"]),
+            peak=Peak(**{**data["peak"], "values": tuple(data["peak"]["values"])}),
             **simple,
         )
 

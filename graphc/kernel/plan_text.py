@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from graphc.ir.buffers import format_bytes
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While, walk
 
+MOST_NAMED = 8  # values of the peak that are shown
+
 
 def print_plan(plan: Plan) -> str:
     """A plan as text: regions and offsets of buffers, then the table, then what happens before and after it."""
     extents = ", ".join(f"{name} <= {size}" for name, size in sorted(plan.extents.items()))
     lines = [f"plan {plan.name}{' where ' + extents if extents else ''} {{"]
-    lines += [f"  arena {plan.arena_bytes} bytes", "  memory {"]
+    lines += ["  " + line for line in _summary(plan)] + ["  memory {"]
     lines += ["    " + line for line in _memory(plan)]
     lines += ["  }", "  table {", *("    " + line for line in _entries(plan.entries)), "  }"]
     for label, names in (("inputs", plan.inputs), ("results", plan.results), ("written", plan.written)):
@@ -21,6 +23,17 @@ def print_plan(plan: Plan) -> str:
     lines += [f"  check {c.lower} <= {c.input} < {c.upper}{_comment(c.origin)}" for c in plan.checks]
     lines += [f"  update {u.target} = {u.source}" for u in plan.updates]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _summary(plan: Plan) -> Iterator[str]:
+    """The size of the arena beside that of the values in it, and where most of it is in use."""
+    values = f", for values of {plan.peak.total} bytes" if plan.peak.total else ""
+    yield f"arena {plan.arena_bytes} bytes{values}"
+    if plan.peak.entry:
+        sizes = {b.name: b.nbytes for b in plan.buffers}
+        names = sorted(plan.peak.values, key=lambda name: -sizes.get(name, 0))
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield f"peak {plan.peak.nbytes} bytes at {plan.peak.entry}: {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def largest(buffers: Iterable[Buffer], count: int = 3) -> Iterator[str]:
@@ -36,7 +49,7 @@ def _comment(text: str) -> str:
 
 def _memory(plan: Plan) -> Iterator[str]:
     """One line a buffer, by region and offset, in columns."""
-    regions = list(dict.fromkeys(("arena", "input", *(b.region for b in plan.buffers))))
+    regions = list(dict.fromkeys(("scratch", "input", *(b.region for b in plan.buffers))))
     ordered = sorted(plan.buffers, key=lambda b: (regions.index(b.region), b.offset, b.name))
     steps: dict[str, str] = {}
     for loop in (entry for entry in walk(plan.entries) if isinstance(entry, Loop)):
@@ -55,7 +68,7 @@ def _type(buffer: Buffer) -> str:
 
 
 def _place(buffer: Buffer) -> str:
-    if buffer.region in ("arena", "input"):
+    if buffer.region in ("scratch", "input"):
         return f"{buffer.offset} .. {buffer.offset + buffer.nbytes}"
     start = f" from {buffer.start}" if buffer.start else ""
     return f"#{buffer.offset}, {buffer.nbytes} bytes{start}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.kernel.compose import map_expression, reads_each_element_once, stage_of_value
+from graphc.kernel.compose import map_expression, stage_of_value, times_read
 from graphc.kernel.expr import Affine, Apply, Load, loads, walk
 from graphc.kernel.form import Kernel
 
@@ -28,6 +28,7 @@ CHEAP_COST = 4  # a map of so few cheap primitives is computed again rather than
 EXPENSIVE = 20
 MOST_NODES = 48  # of one kernel: source that is read, and compiled in reasonable time
 MOST_FLOATING = 24  # maps computed again in one expression
+MOST_REPEATED = 16  # cost of a cheap map that is computed again for each tap of a small window
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,9 @@ class Grouping:
         if index_map or kernel.is_map:
             return True
         positions = [p for p, v in enumerate(reader.inputs) if v is value]
-        return len(positions) == 1 and reads_each_element_once(kernel, f"in{positions[0]}")
+        times = times_read(kernel, f"in{positions[0]}") if len(positions) == 1 else None
+        cost = self._cost[value.producer]
+        return times is not None and (times == 1 or (cost <= CHEAP_COST and times * cost <= MOST_REPEATED))
 
     def _is_number(self, node: Node) -> bool:
         """True for a map to one element that does not depend on a reduction of the same graph."""

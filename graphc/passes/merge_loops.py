@@ -81,11 +81,22 @@ def _merge_one(graph: Graph) -> tuple[Graph, Rewrite] | None:
         for earlier in loops[:position]:
             if earlier.kind != later.kind or _depends(later.node, earlier.node, graph):
                 continue
+            if _inner(earlier) & _inner(later) and not _same_operands(earlier, later, numbers):
+                continue  # a value that stands in both cannot have two numbers
             for small, large in ((earlier, later), (later, earlier)):
                 known = _merged(small, large, numbers)
                 if known is not None:
                     return replaced(graph, known), _record(small, large)
     return None
+
+
+def _inner(loop: _Loop) -> set[Value]:
+    """The inputs of a loop's graphs; loops that were declared with the same graphs share them."""
+    return {v for value in loop.node.attributes.values() if isinstance(value, Graph) for v in value.inputs}
+
+
+def _same_operands(first: _Loop, second: _Loop, numbers: Numbering) -> bool:
+    return [numbers[v] for v in first.node.inputs] == [numbers[v] for v in second.node.inputs]
 
 
 def _depends(node: Node, other: Node, graph: Graph) -> bool:

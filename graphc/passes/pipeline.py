@@ -19,6 +19,7 @@ from graphc.passes.hoist import Hoist
 from graphc.passes.loops import Loops
 from graphc.passes.manager import Pass
 from graphc.passes.stability import Stability
+from graphc.passes.winners import Winners
 
 REQUIRED = ("differentiate", "bind", "fuse")  # what comes after the pipeline relies on them
 
@@ -40,6 +41,7 @@ def default_pipeline(sizes: Mapping[str, int], without: Collection[str] = ()) ->
         Everywhere(Stability()),  # what became visible by canonicalising, and what gradients added
         Everywhere(Fold()),
         Everywhere(Canonicalise()),  # what folding made neutral; removes stop_gradient
+        Everywhere(Winners()),  # gradients below a max pooling
         Everywhere(CSE()),
         Everywhere(Hoist(layouts=True)),  # sums that gradients carry through loops
         Everywhere(Canonicalise()),

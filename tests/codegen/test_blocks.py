@@ -591,6 +591,6 @@ def test_the_text_of_a_plan_shows_loops_and_branches() -> None:
     }
   }
 """
-    assert "scan_cond_then_add    f32[3]    arena  12 .. 24, +12 each scan\n" in text
+    assert "scan_cond_then_add    f32[3]    scratch  12 .. 24, +12 each scan\n" in text
     kinds = [type(e) for e in walk(made.plan.entries)]
     assert kinds == [Call, Loop, Branch, Call, Call] and While not in kinds

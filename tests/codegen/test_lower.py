@@ -94,7 +94,7 @@ def test_arena_is_smaller_than_the_sum_of_its_values() -> None:
     for k in range(6):
         y = gc.tanh(y @ gc.param(f"W{k}", (64, 64)))
     _, program = planned(collect([x], [y]), capacity=32)
-    scratch = [b for b in program.plan.buffers if b.region == "arena"]
+    scratch = [b for b in program.plan.buffers if b.region == "scratch"]
     assert program.plan.arena_bytes <= 3 * 32 * 64 * 4 < sum(b.nbytes for b in scratch)
 
 

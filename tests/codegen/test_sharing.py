@@ -151,7 +151,7 @@ def test_shares_of_whole_rows_are_known() -> None:
 def plan_of(*kernels: str) -> Plan:
     """x -> y -> z, by kernels of these names in turn."""
     names = ("x", "y", "z", "u")
-    buffers = [Buffer(name, "f32", (64, 512), "arena", place * 131072, 131072) for place, name in enumerate(names)]
+    buffers = [Buffer(name, "f32", (64, 512), "scratch", place * 131072, 131072) for place, name in enumerate(names)]
     buffers.append(Buffer("w", "f32", (512, 512), "variable", 0, 1048576))
     operands = {"rows": lambda a, b: (a, "w", b)}
     calls = [Call(kernel, operands.get(kernel, lambda a, b: (a, b))(names[i], names[i + 1]))

@@ -12,6 +12,7 @@ from graphc.kernel.plan import (
     Check,
     Entry,
     Loop,
+    Peak,
     Plan,
     Update,
     While,
@@ -25,12 +26,12 @@ PLAN = Plan(
     name="train",
     buffers=(
         Buffer("w", "f32", (784, 10), "variable", 0, 31360),
-        Buffer("hidden", "f32", (64, 512), "arena", 4096, 131072, "N,512"),
+        Buffer("hidden", "f32", (64, 512), "scratch", 4096, 131072, "N,512"),
         Buffer("x", "f32", (64, 784), "input", 0, 200704, "N,784"),
-        Buffer("loss", "f32", (), "arena", 0, 4),
+        Buffer("loss", "f32", (), "scratch", 0, 4),
         Buffer("one", "f32", (), "constant", 0, 4),
         Buffer("row", "f32", (10,), "variable", 0, 40, start=31320),
-        Buffer("go", "bool", (), "arena", 64, 1),
+        Buffer("go", "bool", (), "scratch", 64, 1),
     ),
     entries=(
         Call("forward", ("x", "w", "hidden"), ("N",)),
@@ -54,14 +55,16 @@ PLAN = Plan(
     updates=(Update("w", "hidden"),),
     written=("w",),
     checks=(Check("labels", 0, 10, "loss  train.py:3"),),
+    peak=Peak(131136, "forward", ("go", "hidden"), 331840),
 )
 
 TEXT = """plan train where N <= 64 {
-  arena 135168 bytes
+  arena 135168 bytes, for values of 331840 bytes
+  peak 131136 bytes at forward: hidden, go
   memory {
-    loss    f32[]                   arena     0 .. 4
-    go      bool[]                  arena     64 .. 65
-    hidden  f32[64,512] as [N,512]  arena     4096 .. 135168
+    loss    f32[]                   scratch   0 .. 4
+    go      bool[]                  scratch   64 .. 65
+    hidden  f32[64,512] as [N,512]  scratch   4096 .. 135168
     x       f32[64,784] as [N,784]  input     0 .. 200704, +128 each t
     row     f32[10]                 variable  #0, 40 bytes from 31320
     w       f32[784,10]             variable  #0, 31360 bytes

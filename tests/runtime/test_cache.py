@@ -25,7 +25,7 @@ KEY, OTHER = "0" * 64, "f" * 64
 
 PLAN = Plan(
     name="p",
-    buffers=(Buffer("x", "f32", (4, 3), "input", 0, 48, "N,3"), Buffer("y", "f32", (4, 3), "arena", 64, 48, "N,3"),
+    buffers=(Buffer("x", "f32", (4, 3), "input", 0, 48, "N,3"), Buffer("y", "f32", (4, 3), "scratch", 64, 48, "N,3"),
              Buffer("c", "f32", (2, 3), "constant", 0, 24, "2,3")),
     entries=(Call("double", ("x", "y"), ("N",)), Barrier(), Loop("t", 2, (Loop("s", 1, (Barrier(),)),), (("y", 12),))),
     arena_bytes=128,

@@ -23,8 +23,8 @@ DOUBLE = Plan(
     buffers=(
         Buffer("x", "f32", (4, 3), "input", 0, 48, "N,3"),
         Buffer("t", "i32", (4,), "input", 64, 16, "N"),
-        Buffer("y", "f32", (4, 3), "arena", 128, 48, "N,3"),
-        Buffer("m", "f32", (), "arena", 192, 4, ""),
+        Buffer("y", "f32", (4, 3), "scratch", 128, 48, "N,3"),
+        Buffer("m", "f32", (), "scratch", 192, 4, ""),
     ),
     entries=(Call("double", ("x", "y"), ("N",)), Call("mean", ("x", "m"), ("N",))),
     arena_bytes=256,
@@ -45,7 +45,7 @@ TRAIN = Plan(
         Buffer("best", "f32", (2, 2), "variable", 2, 16, "2,2"),
         Buffer("w_view", "f32", (2, 2), "variable", 0, 16, "2,2"),
         Buffer("rng", "i64", (2,), "rng", 0, 16, "2"),
-        Buffer("used", "i64", (2,), "arena", 64, 16, "2"),
+        Buffer("used", "i64", (2,), "scratch", 64, 16, "2"),
     ),
     entries=(Call("subtract", ("w", "g")), Call("add_one", ("counter",)), Call("copy2", ("rng", "used"))),
     arena_bytes=128,
@@ -145,8 +145,8 @@ def test_missing_inputs(double: Executable) -> None:
 def test_many_shapes_do_not_grow_memory(executable: Make) -> None:
     plan = replace(DOUBLE, buffers=(Buffer("x", "f32", (300, 3), "input", 0, 3600, "N,3"),
                                     Buffer("t", "i32", (300,), "input", 3648, 1200, "N"),
-                                    Buffer("y", "f32", (300, 3), "arena", 4864, 3600, "N,3"),
-                                    Buffer("m", "f32", (), "arena", 8512, 4)), arena_bytes=8576, extents={"N": 300})
+                                    Buffer("y", "f32", (300, 3), "scratch", 4864, 3600, "N,3"),
+                                    Buffer("m", "f32", (), "scratch", 8512, 4)), arena_bytes=8576, extents={"N": 300})
     wide = executable(plan)
     for n in range(301):
         assert wide(inputs(n) | {"t": np.zeros(n, int)})[0].shape == (n, 3)
@@ -195,7 +195,7 @@ def test_two_programs_share_a_variable(executable: Make, owners: dict[str, Any])
 
 def test_constants_and_loops(executable: Make) -> None:
     """y[t] = 2 * c[t] for each row of a constant."""
-    buffers = (Buffer("c", "f32", (4, 3), "constant", 0, 48, "4,3"), Buffer("y", "f32", (4, 3), "arena", 0, 48))
+    buffers = (Buffer("c", "f32", (4, 3), "constant", 0, 48, "4,3"), Buffer("y", "f32", (4, 3), "scratch", 0, 48))
     loop = Loop("t", 4, (Call("double", ("c", "y"), ("one",)),), (("c", 12), ("y", 12)))
     plan = Plan("rows", buffers, (loop,), 64, (), ("y", "c"), (), ("c",), {"one": 1})
     given = np.arange(12, dtype=np.float32).reshape(3, 4).T
@@ -231,8 +231,8 @@ def test_calls_from_several_threads_take_turns(executable: Make, owners: dict[st
 
 def test_a_call_keeps_the_arena_to_itself(executable: Make) -> None:
     """The first kernel takes a while without the global lock; no other call may replace the inputs meanwhile."""
-    buffers = (Buffer("x", "f32", (1, 3), "input", 0, 12), Buffer("y", "f32", (1, 3), "arena", 64, 12),
-               Buffer("waste", "i64", (), "arena", 128, 8))
+    buffers = (Buffer("x", "f32", (1, 3), "input", 0, 12), Buffer("y", "f32", (1, 3), "scratch", 64, 12),
+               Buffer("waste", "i64", (), "scratch", 128, 8))
     entries = (Call("spin", ("waste",)), Call("double", ("x", "y"), ("one",)))
     plan = Plan("slow", buffers, entries, 192, ("x",), ("y",), (), extents={"one": 1})
     slow, wrong = executable(plan), []

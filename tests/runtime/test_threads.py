@@ -29,7 +29,7 @@ MUCH = 10**9  # nanoseconds that a call claims to take: enough for any number of
 # Every thread notes that it is there; thread 0 counts; every thread copies the count, many times.
 TOGETHER = Plan(
     "together",
-    (Buffer("there", "i64", (8,), "arena", 0, 64), Buffer("seen", "i64", (2,), "arena", 128, 16),
+    (Buffer("there", "i64", (8,), "scratch", 0, 64), Buffer("seen", "i64", (2,), "scratch", 128, 16),
      Buffer("n", "i64", (2,), "variable", 0, 16)),
     (Call("thread", ("there",), shared=MUCH), Barrier(),
      Loop("t", 20, (Call("add_one", ("n",)), Barrier(), Call("copy2", ("n", "seen"), shared=MUCH), Barrier()))),
@@ -102,7 +102,7 @@ def test_little_work_runs_on_one_thread(objects: dict[str, bytes], variable: Cal
 
 def test_work_grows_with_the_counts_of_a_call(objects: dict[str, bytes]) -> None:
     work = 8 * executable_module._LEAST_SHARE
-    buffers = (Buffer("x", "f32", (8, 3), "input", 0, 96, "N,3"), Buffer("y", "f32", (8, 3), "arena", 128, 96, "N,3"))
+    buffers = (Buffer("x", "f32", (8, 3), "input", 0, 96, "N,3"), Buffer("y", "f32", (8, 3), "scratch", 128, 96, "N,3"))
     plan = Plan("p", buffers, (Call("double", ("x", "y"), ("N",), shared=work),), 256, ("x",), ("y",), (),
                 extents={"N": 8})
     program = Executable(plan, objects, {}, {}, 0, threads=6)

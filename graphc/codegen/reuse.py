@@ -1,0 +1,125 @@
+"""Less memory for the same kernels: what allocates nothing runs at once, and maps write over what they read last."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from graphc.codegen.lifetimes import lifetimes
+from graphc.codegen.regions import (
+    Block,
+    Item,
+    Region,
+    dependencies,
+    kernels_within,
+    makes,
+    overwrite,
+    predicates_within,
+    reads,
+    regions_within,
+)
+from graphc.codegen.storage import Storage
+from graphc.kernel.form import Kernel
+
+
+def order_for_memory(region: Region, storage: Storage, inputs: Iterable[str], kept: Collection[str]) -> None:
+    """Reorder the items of all regions if less is alive at once then: what needs no new memory runs first.
+
+    In a training step these are above all the weight gradients with their updates, which free that of activations
+    and of gradients. `kept` are the values that outlive the kernels.
+    """
+    given = {id(part): part.items for part in regions_within(region)}
+    before = _peak(region, storage, inputs, kept)
+    for part in list(regions_within(region)):
+        part.items = _freeing_first(part, storage, {storage.owner(name) for name in kept})
+    if _peak(region, storage, inputs, kept) >= before:
+        for part in list(regions_within(region)):
+            part.items = given[id(part)]
+
+
+def _peak(region: Region, storage: Storage, inputs: Iterable[str], kept: Iterable[str]) -> int:
+    lives = lifetimes(region, storage, inputs, kept)
+    own = lives.of({*storage.home, *inputs})
+    return own.peak({name: storage.nbytes(name) for name in own.spans})[0]
+
+
+def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> list[Item]:
+    """The items in an order of their dependencies: of those that can run, one that allocates nothing, or the first."""
+    written = [_memories(_writes(item), storage) for item in region.items]
+    touched = [_memories((*_reads(item), *_writes(item)), storage) for item in region.items]
+    before = dependencies(region, storage)
+    for later in range(len(region.items)):  # what touches memory that another writes keeps its place before or after it
+        before[later] |= {i for i in range(later) if written[i] & touched[later] or touched[i] & written[later]}
+    own = {owner for names in touched for owner in names if storage.home.get(owner) is region}
+    waiting = {owner: {i for i, names in enumerate(touched) if owner in names} for owner in own}
+    allocated: set[str] = set()
+    order: list[int] = []
+    left = dict.fromkeys(range(len(region.items)))
+
+    def freed(i: int) -> int:
+        return sum(storage.nbytes(o) for o in touched[i] & own if waiting[o] <= {i} and o not in kept)
+
+    while left:
+        ready = [i for i in left if not before[i] - set(order)]
+        free = [i for i in ready if touched[i] & own <= allocated]
+        chosen = max(free, key=lambda i: (freed(i), -i)) if free else ready[0]
+        order.append(chosen)
+        del left[chosen]
+        allocated |= touched[chosen] & own
+        for owner in touched[chosen] & own:
+            waiting[owner].discard(chosen)
+    return [region.items[i] for i in order]
+
+
+def _reads(item: Item) -> Iterator[str]:
+    """The values that an item reads, those within a block too."""
+    yield from reads(item)
+    if isinstance(item, Block):
+        yield from [item.predicate] if item.predicate else []
+        for part in item.regions:
+            yield from predicates_within(part)
+            yield from (o.name for kernel in kernels_within(part) for o in kernel.inputs)
+
+
+def _writes(item: Item) -> Iterator[str]:
+    yield from makes(item)
+    if isinstance(item, Block):
+        yield from (o.name for part in item.regions for kernel in kernels_within(part) for o in kernel.outputs)
+
+
+def _memories(names: Iterable[str], storage: Storage) -> set[str]:
+    return {storage.owner(name) for name in names}
+
+
+def overwrite_dead_operands(region: Region, storage: Storage, kept: Collection[str]) -> None:
+    """Let maps write over an operand of the same type that nothing reads after them, in the order as it is now.
+
+    Contractions keep memory of their own: their last tiles may then move back and compute points twice.
+    """
+    safe = {storage.owner(name) for name in kept}
+    for part in regions_within(region):
+        safe |= {storage.owner(storage.names.of(value)) for value in part.graph.outputs}
+        last = _last_uses(part, storage)
+        for position, item in enumerate(part.items):
+            if not isinstance(item, Kernel) or not _is_elementwise(item):
+                continue
+            for new in [o for o in item.outputs if o.role == "out" and storage.scratch(o.name, part) == o.name]:
+                for old in item.inputs:
+                    owner = storage.scratch(old.name, part)
+                    dead = owner is not None and owner not in safe and last[owner] == position
+                    alike = (old.dtype, old.shape) == (new.dtype, new.shape)
+                    if dead and alike and overwrite(storage, part, new.name, old.name):
+                        assert owner is not None
+                        last[owner] = last[new.name]
+                        safe |= {owner} if new.name in safe else set()
+                        break
+
+
+def _last_uses(region: Region, storage: Storage) -> dict[str, int]:
+    last: dict[str, int] = {}
+    for position, item in enumerate(region.items):
+        last |= dict.fromkeys(_memories((*_reads(item), *_writes(item)), storage), position)
+    return last
+
+
+def _is_elementwise(kernel: Kernel) -> bool:
+    return not any(stage.reduce or stage.accumulates for stage in kernel.stages)
