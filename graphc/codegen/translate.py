@@ -37,6 +37,8 @@ from graphc.codegen.tile.signatures import (
 from graphc.codegen.tile.types import INDEX, TileType
 
 ARGUMENTS = (Pointer(I64), I64, I64)
+# Loops of known lengths are unrolled up to so many turns in all, and statements: a small window is quicker without.
+UNROLLED_TURNS, UNROLLED_STATEMENTS = 9, 48
 PYTHON_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
@@ -164,18 +166,18 @@ class _Function:
         assert isinstance(node.target, ast.Name)
         name = node.target.id
         first, last, stride = (constant_integer(v) for v in (start, stop, step))
-        count = None
-        if first is not None and last is not None and stride:
-            count = len(range(first, last, stride))
-        if count == 0:
+        if first is None or last is None or not stride:
+            self._repeat(node, name, (start, stop, step), sure=False)
             return
-        if count == 1:
-            self.known[name] = _Value(I64, start)
+        turns = range(first, last, stride)
+        if len(turns) > 1 and not _is_small(len(turns), node.body):
+            self._repeat(node, name, (start, stop, step), sure=True)
+            return
+        for turn in turns:
+            self.known[name] = _Value(I64, INDEX(turn))
             self.body(node.body)
             if self.builder.block.is_terminated:
                 raise Unsupported(f"line {node.lineno}: a loop that returns")
-            return
-        self._repeat(node, name, (start, stop, step), sure=count is not None)
 
     def _repeat(self, node: ast.For, name: str, bounds: tuple[ir.Value, ir.Value, ir.Value], *, sure: bool) -> None:
         """A loop that runs more than once, or (unless `sure`) perhaps never."""
@@ -392,6 +394,28 @@ class _Function:
 
 def _parts(value: _Value) -> list[Any]:
     return value.llvm if isinstance(value.ty, TileType) else [value.llvm]
+
+
+def _is_small(turns: int, body: Sequence[ast.stmt]) -> bool:
+    """Whether a loop of so many turns, with all loops in it, is to be unrolled."""
+    statements, inner = _unrolled(body)
+    return turns * inner <= UNROLLED_TURNS and turns * statements <= UNROLLED_STATEMENTS
+
+
+def _unrolled(body: Sequence[ast.stmt]) -> tuple[int, int]:
+    """Statements of an unrolled body, and turns of the deepest loops in it; too many with branches and other loops."""
+    statements, turns = 0, 1
+    for node in body:
+        if isinstance(node, ast.For) and isinstance(node.iter, ast.Call):
+            bounds = [a.value for a in node.iter.args if isinstance(a, ast.Constant) and isinstance(a.value, int)]
+            if len(bounds) != len(node.iter.args) or not 1 <= len(bounds) <= 3 or bounds[2:] == [0]:
+                return UNROLLED_STATEMENTS + 1, 1
+            inner_statements, inner_turns = _unrolled(node.body)
+            count = len(range(*bounds))
+            statements, turns = statements + count * inner_statements, max(turns, count * inner_turns)
+        else:
+            statements += UNROLLED_STATEMENTS + 1 if isinstance(node, ast.If) else 1
+    return statements, turns
 
 
 def _targets(statements: Sequence[ast.stmt]) -> Iterator[str]:

@@ -207,6 +207,24 @@ def test_what_is_left_to_numba_runs(link: Link) -> None:
     assert found[0] == 5
 
 
+@pytest.mark.parametrize(("inner", "outer", "loops"), [("2", "2", 0), ("3", "3", 0), ("4", "3", 1), ("2", "n", 1)])
+def test_small_loops_of_known_length_are_unrolled(link: Link, inner: str, outer: str, loops: int) -> None:
+    body = f"""
+        x = operand_f32(args, 0)
+        n = extent(args, 1)
+        best = load_scalar(x, 0)
+        for i in range({outer}):
+            for j in range({inner}):
+                best = tile_maximum(best, load_scalar(x, i * {inner} + j))
+        store_scalar(x, 0, best)
+        """
+    assert str(translate(kernel(body), "kernel", "entry")).count("phi  i64") == loops
+    x = np.array([1, 5, 2, 7, 3, 6, 0, 4, 8, 9, 12, 11], np.float32)
+    wanted = x[: int(inner) * (2 if outer == "n" else int(outer))].max()
+    run(link, body, x, np.array([2]))
+    assert x[0] == wanted
+
+
 def test_equal_sources_give_equal_text() -> None:
     source = kernel("for i in range(threads):\n    store_scalar(operand_f32(args, 0), i, f32(0.5))")
     assert str(translate(source, "kernel", "a")) == str(translate(source, "kernel", "a"))
