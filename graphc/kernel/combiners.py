@@ -1,6 +1,6 @@
 """Combiners: associative combinations of tuples, with which kernels accumulate, each stated in the scalar language.
 
-A reduction over no points gives the identity. The element of `argmax` is (value, index), of `welford`
+A reduction over no points gives the identity. The element of `argmax` and `firstmax` is (value, index), of `welford`
 (value, 0, 1), of `logsumexp` (value, 1).
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.errors import VerifyError
-from graphc.ir.types import DType
-from graphc.kernel.expr import Apply, Expr, Name, dtype_of
+from graphc.ir.types import DType, i32
+from graphc.kernel.expr import Apply, Const, Expr, Name, dtype_of
 from graphc.kernel.form import Combiner
 
 
@@ -36,6 +36,15 @@ def _extremum(name: str, comparison: str, identity: str) -> Combiner:
     doc = f"{name}: the extreme value and its first index; NaN wins, as in NumPy"
     combine = (_apply("where", right, "b0", "a0"), _apply("where", right, "b1", "a1"))
     return Combiner(name, (identity, "max"), combine, doc)
+
+
+def _first_maximum() -> Combiner:
+    """Half the work of `argmax`: in order, the left of two equal values is the first. Index -1 marks no element."""
+    greater = _apply("not", _apply("le", "b0", "a0"))  # or one of them is a NaN
+    right = _apply("or", _apply("and", greater, _apply("eq", "a0", "a0")), _apply("lt", "a1", Const(0, i32)))
+    doc = "firstmax: the greatest value and the i32 index of its first element, elements in order; NaN wins"
+    combine = (_apply("where", right, "b0", "a0"), _apply("where", right, "b1", "a1"))
+    return Combiner("firstmax", ("min", -1), combine, doc)
 
 
 def _welford() -> Combiner:
@@ -77,6 +86,7 @@ COMBINERS: dict[str, Combiner] = {
         Combiner("min", ("max",), (_apply("min", "a0", "b0"),), "minimum; NaN wins"),
         _extremum("argmax", "gt", "min"),
         _extremum("argmin", "lt", "max"),
+        _first_maximum(),
         _welford(),
         _logsumexp(),
     )

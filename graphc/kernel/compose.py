@@ -34,6 +34,8 @@ from graphc.kernel.expr import (
 )
 from graphc.kernel.form import Accumulate, Axis, Bound, Kernel, Let, Operand, Stage, Store
 
+WITHOUT_INDEX = {"argmax": "max", "argmin": "min", "firstmax": "max"}  # combiners of a value and its index
+
 
 def map_stages(kernel: Kernel, change: Mapping[int, Stage]) -> Kernel:
     """The kernel with the stages at the given positions replaced."""
@@ -324,8 +326,8 @@ def _drop_indices(stage: Stage, later: set[str]) -> Stage:
     used = later | {name for expr in stage.expressions() for name in names_in(expr)}
 
     def change(a: Accumulate) -> Accumulate:
-        if a.combiner in ("argmax", "argmin") and a.names[1] not in used:
-            return Accumulate(a.names[:1], a.combiner.removeprefix("arg"), a.exprs[:1])
+        if a.combiner in WITHOUT_INDEX and a.names[1] not in used:
+            return Accumulate(a.names[:1], WITHOUT_INDEX[a.combiner], a.exprs[:1])
         return a
 
     return replace(stage, accumulates=tuple(map(change, stage.accumulates)))

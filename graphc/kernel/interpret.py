@@ -259,7 +259,9 @@ def _combine(rule: Combiner, left: list[Array], right: list[Array]) -> list[Arra
     def value(expr: Expr) -> Array:
         if isinstance(expr, Name):
             return names[expr.id]
-        assert isinstance(expr, Apply), "combiners are made of names and primitives"
+        if isinstance(expr, Const):
+            return np.asarray(expr.value, expr.dtype.numpy)
+        assert isinstance(expr, Apply), "combiners are made of names, constants and primitives"
         return PRIMITIVES[expr.primitive].numpy(*map(value, expr.args))
 
     return [value(expr) for expr in rule.combine]

@@ -2,8 +2,8 @@
 
 `max_pool` gives the greatest element of each window and which tap of the window it is, the first of equal ones. The
 gradient goes to that tap (`max_unpool`); the derivative of that takes from that tap (`max_pick`). Taps are numbered in
-row-major order in u8, or in i32 for windows of more than 255; a window without any element has the greatest number and
-takes part in nothing. Average pooling is a contraction with a constant window.
+row-major order in u8, or in i32 for windows of more than 255; a window without an element has the number -1, in u8 255,
+and takes part in nothing. Average pooling is a contraction with a constant window.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Pool:
 
     @property
     def none(self) -> int:
-        """The number of a window that has no element."""
-        return int(np.iinfo(self.dtype.numpy).max)
+        """The number of a window that has no element: -1, in u8 255."""
+        return 255 if self.dtype == u8 else -1
 
 
 def _check_window(attributes: Attributes, element: Sequence[Dim], window: Sequence[Dim]) -> None:
@@ -154,12 +154,12 @@ def _lower_max_pool(node: Node) -> Kernel:
     if held is not None:  # the neutral element of the combiner where there is none
         lowest = -math.inf if x.type.dtype.is_float else int(np.iinfo(x.type.dtype.numpy).min)
         value = Apply("where", (held, value, Const(lowest, x.type.dtype)))
-        tap = Apply("where", (held, tap, Const(np.iinfo(np.int32).max, i32)))
+        tap = Apply("where", (held, tap, Const(-1, i32)))
     index = tuple(window.store)
     stage = Stage(
         reduce=window.axes(window.reduce),
-        accumulates=(Accumulate(("best", "tap"), "argmax", (value, tap)),),
-        stores=(Store("out0", index, Name("best")), Store("out1", index, _number(pool, Name("tap")))),
+        accumulates=(Accumulate(("best", "tap"), "firstmax", (value, tap)),),
+        stores=(Store("out0", index, Name("best")), Store("out1", index, _number(Name("tap"), pool.dtype))),
     )
     return Kernel(forms.kernel_name(node), forms.operands(node), window.axes(window.space), (stage,))
 
@@ -168,8 +168,8 @@ def _indices(window: Window, indices: IndexMap, shape: Sequence[Dim]) -> list[In
     return [window.index(index, dim) for index, dim in zip(indices, shape, strict=True)]
 
 
-def _number(pool: Pool, tap: Expr) -> Expr:
-    return tap if pool.dtype == i32 else Cast(Apply("min", (tap, Const(pool.none, i32))), pool.dtype)
+def _number(tap: Expr, dtype: DType) -> Expr:
+    return tap if dtype == i32 else Cast(tap, dtype)
 
 
 def _wave(*shape: int, step: float = 1.7) -> Any:
@@ -370,7 +370,7 @@ def _lower_max_pick(node: Node) -> Kernel:
         limit = as_expr(Affine((), x.shape[outer + k] - 1))
         inside = Apply("min", (Apply("max", (Apply("add", (step, start)), Const(0, i64))), limit))
         index.append(Computed(inside, 0, x.shape[outer + k]))
-    exists = Apply("lt", (Name("tap"), Const(math.prod(pool.kernel), i64)))
+    exists = Apply("ne", (Name("tap"), Const(pool.none, i64)))
     value = Apply("where", (exists, forms.load(node, 0, index), Const(0, node.type.dtype)))
     return forms.map_kernel(node, value, (tap,))
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from graphc.errors import VerifyError
 from graphc.ir.types import bool_, f32, f64, i32, i64, u8
 from graphc.kernel.combiners import COMBINERS, check_components, combiner, identity_values
-from graphc.kernel.expr import Apply, Expr, Name
+from graphc.kernel.expr import Apply, Const, Expr, Name
 from graphc.kernel.primitives import PRIMITIVES
 
 Tuple = Sequence[float]
-DTYPES = {"argmax": (f64, i64), "argmin": (f64, i64), "welford": (f64,) * 3, "logsumexp": (f64,) * 2}
+INDEXED = {"argmax": (f64, i64), "argmin": (f64, i64), "firstmax": (f64, i32)}
+DTYPES = {**INDEXED, "welford": (f64,) * 3, "logsumexp": (f64,) * 2}
 NAMES = sorted(COMBINERS)
 
 
@@ -32,6 +33,8 @@ def combine(name: str, left: Tuple, right: Tuple) -> tuple[float, ...]:
     def value(e: Expr) -> np.ndarray:
         if isinstance(e, Name):
             return values[e.id]
+        if isinstance(e, Const):
+            return np.asarray(e.value, e.dtype.numpy)
         assert isinstance(e, Apply)
         return PRIMITIVES[e.primitive].numpy(*map(value, e.args))
 
@@ -40,8 +43,9 @@ def combine(name: str, left: Tuple, right: Tuple) -> tuple[float, ...]:
 
 
 def element(name: str, value: float, index: int) -> tuple[float, ...]:
-    return {"argmax": (value, index), "argmin": (value, index), "welford": (value, 0.0, 1.0),
-            "logsumexp": (value, 1.0)}.get(name, (value,))  # fmt: skip
+    if name in INDEXED:
+        return (value, index)
+    return {"welford": (value, 0.0, 1.0), "logsumexp": (value, 1.0)}.get(name, (value,))
 
 
 def reduce(name: str, values: Sequence[float], start: int = 0) -> tuple[float, ...]:
@@ -61,7 +65,7 @@ anything = st.one_of(numbers, st.sampled_from([math.nan, math.inf]))
 
 def allowed(name: str) -> st.SearchStrategy[float]:
     """Sums and variances of infinities are NaN in any order but not the same one; the others take anything."""
-    return anything if name in ("max", "min", "argmax", "argmin", "logsumexp") else st.floats(-20, 20)
+    return anything if name in ("max", "min", "argmax", "argmin", "firstmax", "logsumexp") else st.floats(-20, 20)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,6 +111,7 @@ def test_logsumexp_is_the_logarithm_of_the_sum(values: list[float]) -> None:
 def test_argmax_is_numpys_first_one(values: list[float]) -> None:
     assert reduce("argmax", values)[1] == np.argmax(values)
     assert reduce("argmin", values)[1] == np.argmin(values)
+    assert reduce("firstmax", values)[1] == np.argmax(values)
 
 
 def test_argmax_keeps_the_first_index_in_whatever_order_parts_come() -> None:
