@@ -35,6 +35,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.kernel.plan import Plan
 from graphc.kernel.plan_text import print_plan
+from graphc.ops.scan import length_symbols
 from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
 from graphc.runtime.cores import chosen_threads
 from graphc.runtime.executable import Executable
@@ -86,7 +87,8 @@ class Program:
     """A compiled program: call it with NumPy arrays by position or by name, get a list of NumPy arrays.
 
     A dimension symbol such as `N` is a capacity: a call may bring any count up to it. Capacities come from `dims`,
-    or from the first call; a later call with more makes the program specialise again.
+    or from the first call; a later call with more makes the program specialise again. A symbol that is the length of a
+    loop (`gc.scan`) is compiled as it is: a call with another length makes the program specialise again too.
     """
 
     def __init__(
@@ -169,8 +171,10 @@ class Program:
         if (*inputs, *shapes) in self._fitting:
             return False
         wanted = self._capacities_of(inputs)
-        if any(wanted[s] > self._capacities[s] for s in wanted if s not in self._fixed):
-            return True
+        for name in wanted.keys() - self._fixed.keys():
+            known = self._capacities[name]
+            if wanted[name] > known or (wanted[name] < known and name in self._lengths):
+                return True
         if len(self._fitting) < MOST_SHAPES:
             self._fitting.add((*inputs, *shapes))
         return False
@@ -184,6 +188,9 @@ class Program:
             for dim, size in zip(leaf.shape, np.shape(inputs[leaf.name]), strict=False):
                 name = str(dim)
                 if symbols(dim) == {name} and name not in self._fixed:
+                    if name in self._lengths:
+                        found[name] = size
+                        continue
                     known = self._capacities.get(name, 0)
                     wanted = max(size, 2 * known) if size > known else known  # growing calls do not compile each time
                     found[name] = max(wanted, 1, found.get(name, 0))
@@ -191,6 +198,11 @@ class Program:
         if missing:
             raise InputError(f"program {self.name!r}: no input tells the size of {missing}; give dims={{...}}")
         return found
+
+    @cached_property
+    def _lengths(self) -> frozenset[str]:
+        """Symbols of the lengths of loops, which are compiled as they are."""
+        return length_symbols(self.declared.graph)
 
     @cached_property
     def _symbols(self) -> set[str]:
@@ -228,6 +240,8 @@ class Program:
         if previous is not None:
             executable.steps = previous.steps  # random numbers go on, they do not start again
         self._image, self._executable, self._capacities = image, executable, dict(capacities)
+        self._fitting.clear()
+        self.__dict__.pop("stages", None)  # they show the lengths of loops
         if asked(os.environ):
             from graphc.inspect.announce import tell
 
@@ -318,7 +332,8 @@ class Program:
         """Every pass: name, graph text before and after, rewrites. Recomputed if the program came from the cache."""
         from graphc.codegen.build import optimise
 
-        return optimise(self.declared.graph, without=self._without)[1]
+        lengths = {name: self._capacities[name] for name in self._lengths & self._capacities.keys()}
+        return optimise(self.declared.graph, sizes=lengths, without=self._without)[1]
 
     @property
     def kernels(self) -> dict[str, KernelView]:

@@ -12,7 +12,6 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.autodiff.expand import expand_derivatives
 from graphc.dsl.collect import collect
-from graphc.errors import CompileError
 from graphc.interpret import evaluate
 from graphc.passes.manager import run
 from graphc.passes.pipeline import default_pipeline
@@ -222,13 +221,6 @@ def test_loops_over_a_runtime_count() -> None:
         expected = evaluate(expand_derivatives(program.graph), at | {"w": w.value})
         for mine, oracle in zip(program(**at), expected, strict=True):
             np.testing.assert_allclose(mine, oracle, rtol=1e-3, atol=1e-5)
-
-
-def test_a_length_that_is_not_known_is_told() -> None:
-    xs = gc.input("xs", ("T", 3))
-    total = gc.scan(lambda s, x: s + x, [xs], [gc.zeros(3)])
-    with pytest.raises(CompileError, match=r"scan\(.*takes T turns.*declare(.|\n)*test_control_flow.py"):
-        gc.compile([xs], [total], dims={"T": 4})
 
 
 def test_branches_that_are_not_taken_do_not_run() -> None:

@@ -13,6 +13,7 @@ import pytest
 import graphc as gc
 from graphc.autodiff.expand import expand_derivatives
 from graphc.codegen import choose, sharing
+from graphc.errors import InputError
 from graphc.inspect import report
 from graphc.interpret import evaluate
 from graphc.kernel.plan import Barrier, Branch, Call, Loop, While, walk
@@ -196,3 +197,36 @@ def test_a_program_without_loops_is_shown_as_ever() -> None:
     overview = report.overview(program)
     assert [kernel["calls"] for kernel in overview["kernels"]] == [[1, 1]]
     assert "FLOP a call" not in report.overview_text(overview)
+
+
+def running(name: str) -> tuple[gc.Input, list[gc.Symbol]]:
+    xs = gc.input(name, ("T", "N", 3))
+    last, sums = gc.scan(lambda s, x: (s + x, s * x), [xs], [gc.zeros((xs.shape[1], 3))])
+    back = gc.scan(lambda s, x: gc.tanh(s) + x, [sums], [last], reverse=True)
+    return xs, [last, sums, back, gc.grad(gc.sum(back), xs)]
+
+
+def test_the_length_of_a_loop_may_be_a_symbol_and_is_compiled_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other lengths compile again, shorter ones too; other counts along a batch do not."""
+    xs, outputs = running("xs")
+    program = gc.compile([xs], outputs)
+    builds = []
+    make = Program._load_or_build
+    monkeypatch.setattr(Program, "_load_or_build", lambda self, sizes: builds.append(dict(sizes)) or make(self, sizes))
+    graph = expand_derivatives(program.graph)
+    for turns, count in ((4, 5), (4, 2), (2, 5), (4, 5), (0, 3), (1, 1)):
+        given = np.random.default_rng(turns).normal(size=(turns, count, 3)).astype(np.float32)
+        for mine, oracle in zip(program(given), evaluate(graph, {"xs": given}), strict=True):
+            np.testing.assert_allclose(mine, oracle, rtol=1e-5, atol=1e-6)
+        loops = [entry.count for entry in walk(program.plan.entries) if isinstance(entry, Loop)]
+        assert set(loops) == ({turns} if turns else set())
+    assert [sizes["T"] for sizes in builds] == [4, 2, 4, 0, 1]
+    assert f"length={turns}" in program.stages[-1].after_text
+
+
+def test_a_length_that_is_given_is_the_only_one() -> None:
+    xs, outputs = running("xs")
+    program = gc.compile([xs], outputs, dims={"T": 3, "N": 4})
+    program(np.ones((3, 2, 3)))
+    with pytest.raises(InputError, match=r"\[3,N<=4,3\]"):
+        program(np.ones((2, 2, 3)))

@@ -22,6 +22,7 @@ from graphc.kernel.plan import Call, Entry, Plan, nested, with_nested
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
+from graphc.ops.scan import length_symbols
 from graphc.passes.manager import Stage, run
 from graphc.passes.pipeline import default_pipeline
 
@@ -54,12 +55,14 @@ class Build:
     remarks: tuple[str, ...]
 
 
-def optimise(graph: Graph, *, without: Sequence[str] = (), check: bool = False) -> tuple[Graph, tuple[Stage, ...]]:
+def optimise(
+    graph: Graph, *, sizes: Mapping[str, int] | None = None, without: Sequence[str] = (), check: bool = False
+) -> tuple[Graph, tuple[Stage, ...]]:
     """Run the default pipeline on a declared graph.
 
-    `without` switches passes off by name; `check` verifies the graph after each.
+    `sizes` fixes dimension symbols, `without` switches passes off by name, `check` verifies the graph after each.
     """
-    return run(graph, default_pipeline({}, without=tuple(without)), verify=check)
+    return run(graph, default_pipeline(sizes or {}, without=tuple(without)), verify=check)
 
 
 def build(
@@ -71,8 +74,13 @@ def build(
     check: bool = False,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Build:
-    """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name."""
-    final, stages = optimise(graph, without=without, check=check)
+    """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name.
+
+    Symbols in the lengths of loops are fixed at their capacities.
+    """
+    lengths = {name: capacities[name] for name in length_symbols(graph)}
+    capacities = {name: size for name, size in capacities.items() if name not in lengths}
+    final, stages = optimise(graph, sizes=lengths, without=without, check=check)
     names = Names()
     lowered = lower_graph(final, capacities, names)
     planned = plan_program(final, lowered, names, signature, capacities)

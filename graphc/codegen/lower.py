@@ -161,10 +161,6 @@ def _lower_nested(node: Node, capacities: Mapping[str, int], names: Names, prefi
 
     What a graph captures has the name of the value outside; a loop's test names carried values as the turn does.
     """
-    length = node.attributes.get("length", 0)
-    if not isinstance(length, int):
-        reason = f"the loop takes {length} turns; a compiled one needs a number: declare its sequences with that length"
-        raise CompileError(explain(node.op.name, [v.type for v in node.inputs], reason, node.origin))
     name = _kernel_name(node, names, prefix)
     first = 1 if "carried" not in node.attributes else node.attributes["carried"] + node.attributes.get("sequences", 0)
     captured = node.inputs[first:]

@@ -152,7 +152,7 @@ class Planner:
             entries=self._entries(self.region, kernels),
             arena_bytes=arena,
             inputs=tuple(inputs),
-            results=tuple(self._own_name(n) for n in self.results),
+            results=tuple(map(self._result_name, self.results)),
             variables=tuple(variables),
             constants=tuple(constants),
             extents=dict(self.capacities),
@@ -182,6 +182,11 @@ class Planner:
             name = self.storage.value(self.storage.written[name])
         return name
 
+    def _result_name(self, name: str) -> str:
+        """A result that is written over a variable has the variable's name."""
+        own = self._own_name(name)
+        return own if own in self.leaves else name
+
     def _entries(self, region: Region, kernels: Mapping[str, Kernel]) -> tuple[Entry, ...]:
         items = (item if isinstance(item, Block) else kernels[item.name] for item in region.items)
         return tuple(self._entry(item, kernels) for item in items)
@@ -207,7 +212,7 @@ class Planner:
         names = dict.fromkeys(self.names.of(v) for v in self.graph.inputs)
         names.update(dict.fromkeys(o.name for k in kernels for o in k.operands))
         names.update(dict.fromkeys(predicates_within(self.region)))
-        names.update(dict.fromkeys(map(self._own_name, self.results)))
+        names.update(dict.fromkeys(map(self._result_name, self.results)))
         names.update(dict.fromkeys(n for u in self.updates for n in (u.target, u.source)))
         for name in list(names):
             names.setdefault(self.storage.owner(name))

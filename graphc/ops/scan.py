@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, symbols
 from graphc.ir.graph import Graph, Node, Value, inlined
 from graphc.ir.op import Attribute, Attributes, Forward, Nested, Op, Reverse, Sample, define
 from graphc.ir.types import TensorType, f32
@@ -67,6 +67,18 @@ class Scan:
         """What belongs to the operands, in their order (such as the body's inputs), as their three groups."""
         k, m = len(self.init), len(self.sequences)
         return items[:k], items[k : k + m], items[k + m :]
+
+
+def length_symbols(graph: Graph) -> frozenset[str]:
+    """The dimension symbols that lengths of loops in a graph depend on, in graphs of its nodes too."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op.name == "scan":
+            found |= symbols(node.attributes["length"])
+        for value in node.attributes.values():
+            if isinstance(value, Graph):
+                found |= length_symbols(value)
+    return frozenset(found)
 
 
 def _infer(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
