@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.errors import GradientError
-from graphc.ir.graph import Node, Value, reached_from, topological
+from graphc.ir.graph import Graph, Node, Value, reached_from, topological
 from graphc.ir.op import NotDifferentiable
+from graphc.ops.nested import closure
 from graphc.ops.while_loop import NO_REVERSE_MODE, UNBOUNDED
 
 
@@ -46,8 +47,28 @@ def _differentiably_read(outputs: Sequence[Value], nodes: Sequence[Node]) -> set
     live = set(outputs)
     for node in reversed(nodes):
         if _passes(node) and any(v in live for v in node.outputs):
-            live.update(v for v in node.inputs if v.type.dtype.is_float)
+            live.update(v for v in _operands_read(node, live) if v.type.dtype.is_float)
     return live
+
+
+def _operands_read(node: Node, live: set[Value]) -> Sequence[Value]:
+    """The operands on which the live outputs of a node may depend differentiably; of a loop in any turn."""
+    if not node.op.nested:
+        return node.inputs
+    wanted = [k for k, v in enumerate(node.outputs) if v in live]
+    if node.op.name == "cond":
+        read = {k + 1 for name in ("then", "orelse") for k in _inputs_read(node.attributes[name], wanted)}
+    else:
+        body, carried = node.attributes["body"], range(node.attributes["carried"])
+        wanted = closure(wanted, lambda known: (k for k in _inputs_read(body, known) if k in carried))
+        read = _inputs_read(body, wanted) | set(wanted).intersection(carried)
+    return [v for k, v in enumerate(node.inputs) if k in read]
+
+
+def _inputs_read(body: Graph, wanted: Sequence[int]) -> set[int]:
+    outputs = [body.outputs[k] for k in wanted]
+    live = _differentiably_read(outputs, topological(outputs))
+    return {k for k, v in enumerate(body.inputs) if v in live}
 
 
 def _blocked_between(sources: Iterable[Value], live: set[Value], nodes: Sequence[Node]) -> list[Node]:
@@ -80,7 +101,7 @@ def _unreached(outputs: Sequence[Value], what: str, source: Value, nodes: Sequen
         for n in nodes
         if n.inputs
         and any(v in reached for v in n.inputs)
-        and (not _passes(n) or not any(v.type.dtype.is_float for v in n.outputs))
+        and (not _passes(n) or n.op.nested or not any(v.type.dtype.is_float for v in n.outputs))
     }
     return f"{place} depends on {_names([source])} only through {', '.join(sorted(cuts))}, which pass no gradient"
 

@@ -150,7 +150,7 @@ def gradient_rules(node: Node, operands: Sequence[str], outputs: Sequence[str]) 
     The op's own rule is applied to a cotangent called `grad y`, and the nodes that it makes are written as one
     expression; a rule that is too long to read stands for itself as `rule of OP(grad y)`.
     """
-    if isinstance(node.op.gradient, NotDifferentiable) or node.op.gradient is None:
+    if isinstance(node.op.gradient, NotDifferentiable) or (node.op.gradient is None and node.op.nested is None):
         return [f"none: {getattr(node.op.gradient, 'reason', 'deferred')}"] * len(operands)
     if node.op.name == "stop_gradient":
         return [STOPPED]

@@ -119,6 +119,21 @@ def test_the_taylor_series_of_sine(s, compute) -> None:
         gc.check_gradients(y, [s], {s: at}, order=2)
 
 
+def test_what_only_decides_has_no_gradient(s, x) -> None:
+    """As `where` by its condition: it is an error rather than zero, at declaration."""
+    for y in (
+        gc.cond(s > 0, lambda: gc.sum(x), lambda: gc.sum(2 * x)),
+        gc.scan(lambda h, v: gc.where(s > h, h + v, h), x, 0.0),
+        gc.while_loop(lambda v: v < s, lambda v: v * 2 + x[0], 1.0, bound=5),
+        gc.scan(lambda h, v: (h + v, s * v), x, 0.0)[0],
+    ):
+        gc.grad(y, x)
+        with pytest.raises(GradientError, match=r"does not depend on s|depends on s only through"):
+            gc.grad(y, s)
+    twice = gc.scan(lambda a, b: (b, s * 1.0), init=[0.0, 0.0], length=3)[0]  # a turn later
+    gc.grad(twice, s)
+
+
 def test_forward_mode_needs_no_bound(s, compute) -> None:
     y = taylor_sine(s, None)
     np.testing.assert_allclose(compute([gc.jvp(y, s, 1.0)], {s: math.pi})[0], -0.9999, atol=1e-6)

@@ -395,3 +395,14 @@ def test_gradients_of_a_users_own() -> None:
     x = gc.input("x", ())
     circuit = gc.circuit(clipped(x) * 2, at={x: 0})
     assert rounded(circuit.values, "f") == ("2",) and rounded(circuit.gradients, "x") == ("14",)
+
+
+def test_branches_and_loops_are_gates() -> None:
+    x, v = gc.input("x", ()), gc.input("v", (3,))
+    circuit = gc.circuit(gc.cond(x > 0, lambda: x * x, lambda: -x), at={x: 2})
+    assert rounded(circuit.values, "f") == ("4",) and rounded(circuit.gradients, "x") == ("4",)
+    assert "rule of cond(grad f), Jacobian 4; adds 4" in str(circuit)
+    last, outputs = gc.scan(lambda h, a: (h * a + x, h), v, 0.0)
+    circuit = gc.circuit(last + gc.sum(outputs), at={x: 2, v: [1, 2, 3]})
+    assert rounded(circuit.values, "f") == ("28",) and rounded(circuit.gradients, "x") == ("14",)
+    assert "rule of scan(grad q, grad r)" in str(circuit)
