@@ -38,6 +38,8 @@ class Everywhere:
 
 def with_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
     """The graph with `change` applied to the graphs that its ops run; the same graph if none changed."""
+    if not any(node.op.nested for node in graph.nodes):
+        return graph
     changed = False
 
     def replace(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
