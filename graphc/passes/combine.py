@@ -32,10 +32,10 @@ class Combine:
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with such kernels joined."""
         units = Units(graph)
-        names = {v: f"v{i}" for i, v in enumerate(_values(graph))}
+        forms = _Forms(units, {v: f"v{i}" for i, v in enumerate(_values(graph))})
         rewrites, remarks = [], []
         tried: set[frozenset[Unit]] = set()
-        while (found := _next_pair(units, names, tried)) is not None:
+        while (found := _next_pair(units, forms, tried)) is not None:
             first, second, why = found
             if units.lie_between(first, second):
                 remarks.append(f"{_told(second)} not combined with {_told(first)} ({why}): a third kernel lies between")
@@ -48,13 +48,37 @@ class Combine:
         return PassResult(units.graph, tuple(rewrites), tuple(remarks))
 
 
+class _Forms:
+    """The kernel forms of units, each composed once: every unit is compared with many others."""
+
+    def __init__(self, units: Units, names: dict[Value, str]) -> None:
+        self._units = units
+        self._names = names
+        self._known: dict[tuple[Unit, tuple[Value, ...]], Kernel] = {}
+
+    def of(self, unit: Unit) -> Kernel:
+        """The form of a unit; that of several nodes depends on which of their values others read."""
+        outputs = () if len(unit) == 1 else tuple(self._units.outside(unit))
+        if (unit, outputs) not in self._known:
+            self._known[unit, outputs] = self._composed(unit, outputs)
+        return self._known[unit, outputs]
+
+    def _composed(self, unit: Unit, outputs: tuple[Value, ...]) -> Kernel:
+        if len(unit) == 1:
+            (node,) = unit
+            return (fused_form if node.op.name == "fusion" else named_form)(node, self._names)
+        node = joined_node(unit, outputs)
+        inside = dict(zip(node.outputs, (self._names[v] for v in outputs), strict=True))
+        return fused_form(node, self._names | inside)
+
+
 def _values(graph: Graph) -> Iterator[Value]:
     yield from graph.inputs
     for node in graph.nodes:
         yield from node.outputs
 
 
-def _next_pair(units: Units, names: dict[Value, str], tried: set[frozenset[Unit]]) -> tuple[Unit, Unit, str] | None:
+def _next_pair(units: Units, forms: _Forms, tried: set[frozenset[Unit]]) -> tuple[Unit, Unit, str] | None:
     """The next two units that share work, and what they share."""
     by_space: dict[object, list[Unit]] = {}
     for unit in units.all():
@@ -66,7 +90,7 @@ def _next_pair(units: Units, names: dict[Value, str], tried: set[frozenset[Unit]
             if frozenset(pair) in tried:
                 continue
             tried.add(frozenset(pair))
-            why = _shared(units, pair, names)
+            why = _shared(units, pair, forms)
             if why is not None:
                 return (*pair, why)
     return None
@@ -82,33 +106,36 @@ def _space(node: Node) -> object:
     return tuple((a.lower, a.upper, a.sequential) for a in node.op.lower(node).space)
 
 
-def _shared(units: Units, pair: tuple[Unit, Unit], names: dict[Value, str]) -> str | None:
+def _shared(units: Units, pair: tuple[Unit, Unit], forms: _Forms) -> str | None:
     first, second = pair
     joined = tuple(n for n in units.before.nodes if n in {*first, *second})
     if sum(_size(n) for n in joined) > MOST_NODES:
         return None
     if any(v.producer in first for n in second for v in n.inputs):
-        return _added_up(units, joined, names)
+        return _added_up(units, joined, forms)
     if any(v.producer in second for n in first for v in n.inputs):
-        return _added_up(units, joined, names)
-    a, b = (_form(units, unit, names) for unit in pair)
+        return _added_up(units, joined, forms)
+    common = {v for n in first for v in n.inputs} & {v for n in second for v in n.inputs}
+    if not any(v.type.shape for v in common) and _space(first[0]):
+        return None  # nothing in common, or learning rates and the like: most pairs, and not worth two forms
+    a, b = map(forms.of, pair)
     if share_reduction(a, b):
         return "both need the same reduction"
     return "one walk through what both read" if share_loads(a, b) else None
 
 
-def _added_up(units: Units, joined: Unit, names: dict[Value, str]) -> str | None:
+def _added_up(units: Units, joined: Unit, forms: _Forms) -> str | None:
     """Of two kernels, one of which reads the other's sum where it stores its own: whether one sum does."""
     if len(joined) != 2:
         return None
-    first, second = (_form(units, (n,), names) for n in joined)
+    first, second = (forms.of((n,)) for n in joined)
     inner = joined[0].outputs
     if not sum_in_step(first, second) or len(inner) != 1 or inner[0] in units.outside(joined):
         return None
     if not _added_at_own_point(joined[1], inner[0]):
         return None
     try:
-        (stage, *more) = _form(units, joined, names).stages
+        (stage, *more) = forms.of(joined).stages
     except CompileError:
         return None  # sums over different ranges stay two stages
     return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
@@ -126,17 +153,6 @@ def _added_at_own_point(node: Node, value: Value) -> bool:
 
 def _size(node: Node) -> int:
     return len(node.attributes["body"].nodes) if node.op.name == "fusion" else 1
-
-
-def _form(units: Units, unit: Unit, names: dict[Value, str]) -> Kernel:
-    if len(unit) == 1:
-        (node,) = unit
-        if node.op.name != "fusion":
-            return named_form(node, names)
-        return fused_form(node, names)
-    outputs = units.outside(unit)
-    node = joined_node(unit, outputs)
-    return fused_form(node, names | dict(zip(node.outputs, (names[v] for v in outputs), strict=True)))
 
 
 def _told(unit: Unit) -> str:

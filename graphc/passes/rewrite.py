@@ -19,6 +19,7 @@ gradient is by that very value, so it must stay on every path on which it stands
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -331,6 +332,7 @@ class _Sweep:
 
     def __init__(self, graph: Graph, rules: Mapping[str, Sequence[tuple[Rule, Pattern]]]) -> None:
         self.graph = graph
+        self.returned = Counter(graph.outputs)
         self.rules = rules
         self.rewrites: list[Rewrite] = []
         self.new: dict[Value, Value] = {}
@@ -365,7 +367,7 @@ class _Sweep:
 
     def readers_of(self, old: Value) -> list[str]:
         readers = [node.op.name for node in self.graph.readers.get(old, ())]
-        return readers + ["return"] * sum(v is old for v in self.graph.outputs)
+        return readers + ["return"] * self.returned[old]
 
     def rewritten(self, node: Node) -> Value:
         """What stands for `node` after the rules."""

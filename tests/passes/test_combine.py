@@ -12,6 +12,7 @@ import graphc as gc
 from graphc.dsl.collect import collect
 from graphc.ir.graph import Graph
 from graphc.ir.text import parse
+from graphc.passes import combine as combining
 from graphc.passes.combine import Combine
 from graphc.passes.manager import run
 from graphc.passes.pipeline import default_pipeline
@@ -140,3 +141,17 @@ def test_sums_over_different_ranges_stay_apart() -> None:
     (found,) = gc.compile([w, u, x, h], [y], cache=False)(*arrays)
     a, b, c, d = arrays
     np.testing.assert_allclose(found, np.tanh(c @ b + d @ a + 1), rtol=1e-5)
+
+
+def test_a_unit_is_composed_once_however_many_it_is_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep networks have many kernels over the same points; composing both of each pair made compiling quadratic."""
+    composed: list[str] = []
+    original = combining.fused_form
+    monkeypatch.setattr(combining, "fused_form", lambda node, names: composed.append(node) or original(node, names))
+    x = gc.input("x", ("N", 8))
+    h, values = x, []
+    for k in range(12):
+        h = gc.tanh(h @ gc.param(f"W{k}", (8, 8)) + gc.param(f"b{k}", (8,)))
+        values.append(h)
+    graph, _ = optimised([x], values)
+    assert len(kernels(graph)) == 12 and len(composed) == len(set(composed))
