@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.analysis import capacity
 from graphc.codegen.cpu.values import Context
@@ -23,6 +23,7 @@ class Segment:
 
     size: elements of the tile along the axis. limit: the last allowed start, where tiles move back to fit.
     count: how many elements of the tile exist, None if all do. aligned: every start is a multiple of it.
+    followed: another segment has what is left.
     """
 
     start: str
@@ -32,6 +33,7 @@ class Segment:
     limit: str | None = None
     count: str | None = None
     aligned: int = 1
+    followed: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def _static(extent: int, size: int, lanes: int, freedom: Freedom) -> list[Segmen
     full, rest = extent // size * size, extent % size
     if rest and full and freedom.twice:
         return [Segment("0", str(extent), size, size, limit=str(extent - size), aligned=math.gcd(size, extent))]
-    found = [Segment("0", str(full), size if full > size else 0, size, aligned=size)] if full else []
+    once = 0 if full == size else size
+    found = [Segment("0", str(full), once, size, aligned=size, followed=rest > 0)] if full else []
     if rest:
         padded = -(-rest // lanes) * lanes
         count = str(rest) if padded != rest else None
@@ -102,7 +105,9 @@ def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[S
     count = None if lanes == 1 else f"{upper} - {axis}"
     aligned = (size, lanes) if lower == "0" else (1, 1)
     rest = Segment(full, upper, lanes, lanes, count=count, aligned=aligned[1])
-    return [rest] if size == lanes == 1 else [Segment(lower, full, size, size, aligned=aligned[0]), rest]
+    if size == lanes == 1:
+        return [rest]
+    return [Segment(lower, full, size, size, aligned=aligned[0], followed=True), rest]
 
 
 def bounds(axis: Axis, context: Context) -> tuple[str, str]:
@@ -145,10 +150,20 @@ def share(tiles: str, step: int) -> str:
     return f"{inner} * thread // threads{scale}, {inner} * (thread + 1) // threads{scale}"
 
 
+def share_beside_rest(tiles: str, step: int) -> str:
+    """The same where what is left after the tiles is one more, which the last thread has."""
+    all_of_them = str(int(tiles) + 1) if tiles.isdigit() else f"({tiles} + 1)"
+    scale = f" * {step}" if step > 1 else ""
+    stop = f"tile_minimum({all_of_them} * (thread + 1) // threads, {tiles}){scale}"
+    return f"{all_of_them} * thread // threads{scale}, {stop}"
+
+
 @contextmanager
 def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> Iterator[None]:
     """The loop over the tiles of a segment; what is left after the full tiles is the last thread's."""
     name, source = context.axis(axis.name), context.source
+    if shared and segment.followed and segment.step == 0:
+        segment = replace(segment, step=segment.size)  # one tile, which is the first thread's
     leftover = segment.step == 0 or segment.start != "0"
     with source.block("if thread == threads - 1:" if shared and leftover else None):
         if segment.step == 0:
@@ -158,7 +173,8 @@ def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> 
         variable = name if segment.limit is None else context.names.fresh(f"{name}_tile")
         span = f"{segment.start}, {segment.stop}"
         if shared and not leftover:
-            span = share(_named_tiles(segment, name, context), segment.step)
+            shares = share_beside_rest if segment.followed else share
+            span = shares(_named_tiles(segment, name, context), segment.step)
         step = f", {segment.step}" if segment.step > 1 else ""
         if not step and span.startswith("0, "):
             span = span[3:]
