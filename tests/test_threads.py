@@ -29,7 +29,8 @@ THREADS = (1, 2, 3, 4)
 def everything_is_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Small programs use all threads too, and share kernels of any size; such plans stay in a cache of their own."""
     monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path))
-    monkeypatch.setattr(sharing, "SMALLEST_SHARED", 1)
+    monkeypatch.setattr(sharing, "SMALLEST_SHARED", (1,))
+    monkeypatch.setattr(sharing, "MEETING", 0)
     monkeypatch.setattr(executable, "_LEAST_SHARE", 0.001)
 
 

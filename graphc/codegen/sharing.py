@@ -1,26 +1,25 @@
-"""Which calls of a plan threads share, and where they must meet: few barriers, none that no data asks for.
-
-A call is shared if its schedule has a parallel axis and it has enough work; thread 0 runs the others. Two calls need
-a barrier between them if one writes what the other reads or writes, unless each byte of it belongs to the same
-thread in both: thread 0's, or the same share of the same axis.
-"""
+"""Which calls of a plan threads share, by what sharing saves and what its barriers cost."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from graphc.codegen.analysis import capacity, coefficient, kernel_loads, kernel_stores, points
-from graphc.codegen.cpu.emit import schedulable
+from graphc.codegen.barriers import FIRST_THREAD, Part, Touch, conflict, place_barriers
+from graphc.codegen.cpu.emit import schedulable, tiles_of
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import stage_cost
 from graphc.kernel.expr import Affine, Index
 from graphc.kernel.form import Axis, Kernel
-from graphc.kernel.plan import Barrier, Branch, Buffer, Call, Entry, Loop, Plan, While, nested, walk, with_nested
+from graphc.kernel.plan import Barrier, Buffer, Call, Entry, Loop, Plan, While, nested, with_nested
 from graphc.kernel.schedule import Schedule
 
-SMALLEST_SHARED = 8_000  # nanoseconds on one thread, below which shares cost more than they save
+SMALLEST_SHARED = (1_500, 4_000, 10_000, 40_000)  # nanoseconds from which calls are shared, to choose from
+MEETING = 700  # nanoseconds that a barrier costs: its own 300, and data that lies in another core's cache
+TURNS = 16  # of a loop that ends by a test, expected
 CYCLE = 0.25  # nanoseconds of a cycle; an estimate for all machines
 FMA_VECTORS = 1.5  # vectors of multiply-adds in a cycle that contractions reach
 
@@ -28,16 +27,36 @@ Scheduled: TypeAlias = tuple[Kernel, Schedule]
 
 
 def share_work(plan: Plan, kernels: Mapping[str, Scheduled], host: Host) -> Plan:
-    """The plan with its shared calls marked and the barriers that they need; `kernels` by the names that it calls."""
+    """The plan with its shared calls marked and the barriers that they need; `kernels` by the names that it calls.
+
+    Calls with enough work are shared: how much that is, is chosen for two threads. Threads do not share a program in
+    which that saves nothing.
+    """
     work = {name: work_estimate(*scheduled, host) for name, scheduled in kernels.items()}
-    entries = _marked(plan.entries, {name: ns for name, ns in work.items() if ns >= SMALLEST_SHARED})
-    if not any(isinstance(entry, Call) and entry.shared for entry in walk(entries)):
-        return replace(plan, entries=entries)
-    touches = Touches(plan, kernels)
-    placed, pending = place_barriers(entries, touches)
-    if conflict(pending, touches.after_step()):
-        placed = (*placed, Barrier())
-    return replace(plan, entries=placed)
+    touches = Touches(plan, kernels, host)
+    best, saved = plan.entries, 0.0
+    for least in SMALLEST_SHARED:
+        shared = {name: ns for name, ns in work.items() if ns >= least}
+        if shared:
+            placed, pending = place_barriers(_marked(plan.entries, shared), touches)
+            end = (Barrier(),) if conflict(pending, touches.after_step()) else ()
+            if (saving := _saved((*placed, *end))) > saved:
+                best, saved = (*placed, *end), saving
+    return replace(plan, entries=best)
+
+
+def _saved(entries: Iterable[Entry]) -> float:
+    """Nanoseconds that two threads save."""
+    total = 0.0
+    for entry in entries:
+        if isinstance(entry, Call):
+            total += entry.shared / 2
+        elif isinstance(entry, Barrier):
+            total -= MEETING
+        else:
+            turns = entry.count if isinstance(entry, Loop) else TURNS if isinstance(entry, While) else 1
+            total += turns * sum(map(_saved, nested(entry)))
+    return total
 
 
 def work_estimate(kernel: Kernel, schedule: Schedule, host: Host) -> int:
@@ -68,51 +87,14 @@ def _marked(entries: Iterable[Entry], work: Mapping[str, int]) -> tuple[Entry, .
 # ---- what calls touch -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Part:
-    """How a call cuts a buffer among threads: by tiles of `step` points of an axis, each `stride` bytes long."""
-
-    axis_points: str
-    step: int
-    stride: int
-
-
-FIRST_THREAD = Part("", 0, 0)  # all of it is thread 0's
-
-
-@dataclass(frozen=True)
-class Touch:
-    """Bytes `first` ... `last` of a memory that are read or written; `part` is None if any thread may touch any."""
-
-    memory: str
-    first: int
-    last: int
-    writes: bool
-    part: Part | None
-
-    def conflicts(self, other: Touch) -> bool:
-        """True if threads must meet between the two."""
-        if self.memory != other.memory or not (self.writes or other.writes):
-            return False
-        if self.first >= other.last or other.first >= self.last:
-            return False
-        if self.part is None or self.part != other.part:
-            return True
-        return self.part != FIRST_THREAD and (self.first, self.last) != (other.first, other.last)
-
-
-def conflict(earlier: Iterable[Touch], later: Sequence[Touch]) -> bool:
-    """True if any of the one needs a barrier before any of the other."""
-    return any(a.conflicts(b) for a in earlier for b in later)
-
-
 class Touches:
     """What the entries of a plan touch."""
 
-    def __init__(self, plan: Plan, kernels: Mapping[str, Scheduled]) -> None:
+    def __init__(self, plan: Plan, kernels: Mapping[str, Scheduled], host: Host) -> None:
         self._plan = plan
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
         self._kernels = kernels
+        self._host = host
         self._parts: dict[str, list[Part | None]] = {}
 
     def of_call(self, call: Call, loops: Sequence[Loop]) -> list[Touch]:
@@ -136,35 +118,44 @@ class Touches:
 
     def _touch(self, name: str, loops: Sequence[Loop], writes: bool, part: Part | None) -> Touch:
         buffer = self._buffers[name]
-        memory, first = _place(buffer)
-        last = first + max(buffer.nbytes, 1)
+        memory, begin = _place(buffer)
+        first, last = begin, begin + max(buffer.nbytes, 1)
+        frame: tuple[int, ...] = (first, last)
         for loop in loops:
-            moved = dict(loop.strides).get(name, 0) * max(loop.count - 1, 0)
-            first, last = min(first, first + moved), max(last, last + moved)
-        return Touch(memory, first, last, writes, part)
+            step = dict(loop.strides).get(name, 0)
+            if step:
+                moved = step * max(loop.count - 1, 0)
+                first, last = min(first, first + moved), max(last, last + moved)
+                # Slices that do not overlap, of one loop: equal rows of different slices are different bytes.
+                apart = len(frame) == 2 and abs(step) >= buffer.nbytes
+                frame = (abs(step), begin % abs(step), buffer.nbytes) if apart else ()
+                part = part if frame or part == FIRST_THREAD else None
+        return Touch(memory, first, last, writes, part, frame)
 
     def _parts_of(self, kernel: str) -> list[Part | None]:
         if kernel not in self._parts:
-            self._parts[kernel] = parts(*self._kernels[kernel])
+            self._parts[kernel] = parts(*self._kernels[kernel], self._host)
         return self._parts[kernel]
 
 
 def _place(buffer: Buffer) -> tuple[str, int]:
-    if buffer.region in ("scratch", "input"):
-        return "arena", buffer.offset
-    return f"{buffer.region} {buffer.offset}", buffer.start
+    if buffer.region in ("variable", "constant", "rng"):
+        return f"{buffer.region} {buffer.offset}", buffer.start
+    return "arena", buffer.offset
 
 
-def parts(kernel: Kernel, schedule: Schedule) -> list[Part | None]:
+def parts(kernel: Kernel, schedule: Schedule, host: Host) -> list[Part | None]:
     """How a shared kernel cuts each of its operands, None where that is not known.
 
     Known are shares of whole rows: the parallel axis counts them, all else in the index stays within a row.
     """
     flat = schedulable(kernel)
     axis = next(a for a in flat.space if a.name == schedule.parallel)
-    step = dict(schedule.tile).get(axis.name, 1)
-    # With other extents the last tile may overlap another thread's, or be one thread's beyond its share.
-    known = step == 1 or (isinstance(axis.extent, int) and axis.extent % step == 0)
+    tiles = tiles_of(kernel, schedule, host, axis.name)
+    if any(segment.limit is not None for segment in tiles):  # a tile may reach into another thread's
+        return [None] * len(flat.operands)
+    text = re.sub(rf"\b{re.escape(axis.name)}\b", "axis", " then ".join(map(str, tiles)))
+    text = f"{axis.extent} points, {text}"
     indices: dict[str, list[Index]] = {operand.name: [] for operand in flat.operands}
     for load in kernel_loads(flat):
         indices[load.operand].extend(load.index)
@@ -173,9 +164,8 @@ def parts(kernel: Kernel, schedule: Schedule) -> list[Part | None]:
     found: list[Part | None] = []
     for operand in flat.operands:
         strides = {_row(flat, index, axis) for index in indices[operand.name]}
-        stride = strides.pop() if len(strides) == 1 else 0
-        stride *= operand.dtype.itemsize
-        found.append(Part(str(axis.extent), step, stride) if known and stride and operand.init is None else None)
+        stride = strides.pop() * operand.dtype.itemsize if len(strides) == 1 else 0
+        found.append(Part(text, stride) if stride and operand.init is None else None)
     return found
 
 
@@ -194,72 +184,3 @@ def _row(flat: Kernel, index: Index, axis: Axis) -> int:
             return 0  # a clipped axis, or one that moves backwards
         within += factor * (most - 1)
     return stride if isinstance(stride, int) and 0 <= within < stride and index.const >= 0 else 0
-
-
-# ---- where threads meet ---------------------------------------------------------------------------------------------
-
-
-def place_barriers(entries: Sequence[Entry], touches: Touches) -> tuple[tuple[Entry, ...], frozenset[Touch]]:
-    """Entries with the fewest barriers for their order, and what has been touched since the last one.
-
-    All threads take the same way through branches and loops: they read predicates, which nobody writes meanwhile.
-    """
-    return _Placement(touches).entries(tuple(entries), frozenset(), ())
-
-
-class _Placement:
-    """`pending` is always what may have been touched since the last barrier, on any way to this point."""
-
-    def __init__(self, touches: Touches) -> None:
-        self._touches = touches
-
-    def entries(
-        self, entries: tuple[Entry, ...], pending: frozenset[Touch], loops: tuple[Loop, ...]
-    ) -> tuple[tuple[Entry, ...], frozenset[Touch]]:
-        """A barrier before each entry that conflicts with what is pending."""
-        placed: list[Entry] = []
-        for entry in entries:
-            if isinstance(entry, Barrier):
-                pending = frozenset()
-            elif isinstance(entry, Call):
-                pending = self._met(self._touches.of_call(entry, loops), pending, placed)
-            elif isinstance(entry, Branch):
-                pending = self._met(self._touches.of_predicate(entry.predicate, loops), pending, placed)
-                then, after_then = self.entries(entry.then, pending, loops)
-                orelse, after_orelse = self.entries(entry.orelse, pending, loops)
-                entry, pending = replace(entry, then=then, orelse=orelse), after_then | after_orelse
-            elif isinstance(entry, Loop):
-                entry, pending = self._loop(entry, pending, (*loops, entry))
-            else:
-                entry, pending = self._while(entry, pending, loops)
-            placed.append(entry)
-        return tuple(placed), pending
-
-    def _met(self, touches: list[Touch], pending: frozenset[Touch], placed: list[Entry]) -> frozenset[Touch]:
-        """What is pending after an entry that touches this; a barrier is added to `placed` if it needs one."""
-        if conflict(pending, touches):
-            placed.append(Barrier())
-            pending = frozenset()
-        return pending | frozenset(touches)
-
-    def _loop(self, loop: Loop, pending: frozenset[Touch], loops: tuple[Loop, ...]) -> tuple[Loop, frozenset[Touch]]:
-        before, ends = pending, frozenset[Touch]()
-        while True:  # the end of a turn is before the next one; each round adds a barrier or is the last
-            body, end = self.entries(loop.body, pending, loops)
-            ends |= end
-            if body == loop.body and ends <= pending:
-                return loop, ends if loop.count > 0 else before
-            loop, pending = replace(loop, body=body), before | ends
-
-    def _while(self, loop: While, pending: frozenset[Touch], loops: tuple[Loop, ...]) -> tuple[While, frozenset[Touch]]:
-        before, ends = pending, frozenset[Touch]()
-        while True:
-            test, tested = self.entries(loop.test, pending, loops)
-            tail: list[Entry] = []
-            tested = self._met(self._touches.of_predicate(loop.predicate, loops), tested, tail)
-            body, end = self.entries(loop.body, tested, loops)
-            placed = replace(loop, test=(*test, *tail), body=body)
-            ends |= end
-            if placed == loop and ends <= pending:
-                return loop, before | tested | ends
-            loop, pending = placed, before | ends

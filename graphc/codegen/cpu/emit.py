@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from graphc.codegen.analysis import collapse, flatten, kernel_loads, kernel_stores, rooms, with_unique_axes
 from graphc.codegen.cpu.expressions import Scope
+from graphc.codegen.cpu.loops import Segment
 from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Context, Tile
 from graphc.codegen.cpu.writer import Names, Source
@@ -23,15 +24,8 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     Raises CompileError for a form that the schedule's kind has no code for; kind "scalar" has code for all.
     """
     flat = schedulable(kernel)
-    source, names = Source(), Names()
-    dtypes = {o.name: o.dtype for o in kernel.operands}
-    context = Context(source, names, dtypes, kernel.capacities, host.lanes, rooms=rooms(kernel))
-    for symbol in kernel.runtime_extents:
-        names.of("count", symbol)
-    for operand in kernel.operands:
-        names.of("operand", operand.name)
-    for axis in flat.space:
-        names.of("axis", axis.name)
+    context = _context(kernel, flat, host)
+    source = context.source
     with source.block(f"def {kernel.name}(args, thread, threads):"):
         _describe(kernel, schedule, source)
         if schedule.parallel is None:
@@ -42,6 +36,29 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
         Nest(flat, schedule, context).write()
     tables = "".join(f"{name} = {values!r}\n" for values, name in context.tables.items())
     return _constants(source.text) + tables + source.text
+
+
+def tiles_of(kernel: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:
+    """The tiles that cover an axis of `schedulable(kernel)` in the code, of one point if it is untiled."""
+    flat = schedulable(kernel)
+    context = _context(kernel, flat, host)
+    found = next(a for a in flat.space if a.name == axis)
+    if axis in dict(schedule.tile):
+        return Nest(flat, schedule, context).segments(found)
+    return [Segment("0", "" if found.extent is None else context.dim(found.extent), 1, 1)]
+
+
+def _context(kernel: Kernel, flat: Kernel, host: Host) -> Context:
+    """A context in which counts, operands and the axes of the space have their names."""
+    names = Names()
+    dtypes = {o.name: o.dtype for o in kernel.operands}
+    for symbol in kernel.runtime_extents:
+        names.of("count", symbol)
+    for operand in kernel.operands:
+        names.of("operand", operand.name)
+    for axis in flat.space:
+        names.of("axis", axis.name)
+    return Context(Source(), names, dtypes, kernel.capacities, host.lanes, rooms=rooms(kernel))
 
 
 def schedulable(kernel: Kernel) -> Kernel:
