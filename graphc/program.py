@@ -30,6 +30,7 @@ from graphc.dsl.variables import Input, Variable
 from graphc.dsl.watch import report
 from graphc.errors import CacheWarning, CompileError, InputError
 from graphc.inspect.environment import asked
+from graphc.ir.buffers import parse_bytes
 from graphc.ir.dims import evaluate, symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
@@ -101,12 +102,14 @@ class Program:
         name: str,
         cache: ProgramCache | None,
         without: tuple[str, ...] = (),
+        memory_limit: int | None = None,
     ) -> None:
         self.name = name
         self.declared = declared
         self.threads = threads
         self.seed = seed
         self._without = without
+        self._memory_limit = memory_limit
         self._cache = cache
         self._lock = threading.RLock()  # calls from several threads take turns, also when one of them specialises
         _programs.add(self)
@@ -282,6 +285,7 @@ class Program:
             "updated": self._updated,
             "capacities": sorted(capacities.items()),
             "without": self._without,
+            "memory_limit": self._memory_limit,
             "host": host_key(),
             "compiler": compiler_fingerprint(),
         }
@@ -293,7 +297,13 @@ class Program:
 
         rng = "rng" if self.declared.uses_rng else None
         signature = Signature(frozenset(self._variables), self._updated, rng)
-        return build(self.declared.graph, signature, dict(capacities), without=self._without)
+        return build(
+            self.declared.graph,
+            signature,
+            dict(capacities),
+            without=self._without,
+            memory_limit=self._memory_limit,
+        )
 
     def _image_of(self, built: Build) -> ProgramImage:
         kernels = {
@@ -426,6 +436,7 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     seed: int = 0,
     name: str = "program",
     without: Sequence[str] = (),
+    memory_limit: int | str | None = None,
     cache: bool = True,
 ) -> Program:
     """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
@@ -433,8 +444,11 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     All updates see the old values. `dims` gives capacities of dimension symbols; those not given come from the first
     call. `threads` is how many threads a step may use, None for `GRAPHC_THREADS` or as many as there are physical
     cores; no bit of a result depends on it. `seed` starts the random state and initialises variables that have no
-    values yet. `without` switches passes off by name (`program.stages` shows them), to see what they do. Raises
-    InputError or CompileError; nothing runs before the first call.
+    values yet. `without` switches passes off by name (`program.stages` shows them), to see what they do.
+
+    `memory_limit`, bytes or text such as "64 MiB", is what inputs and intermediate values may take together: to keep
+    within it, elementwise values are computed again instead of being kept. Raises InputError or CompileError, and
+    MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
     """
     if target not in TARGETS:
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
@@ -447,7 +461,8 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     left_out = (without,) if isinstance(without, str) else tuple(without)
     workers = chosen_threads(threads, os.environ)
     return Program(
-        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, without=left_out
+        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, without=left_out,
+        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
     )
 
 

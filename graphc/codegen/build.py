@@ -71,19 +71,21 @@ def build(
     capacities: dict[str, int],
     *,
     without: Sequence[str] = (),
+    memory_limit: int | None = None,
     check: bool = False,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Build:
     """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name.
 
-    Symbols in the lengths of loops are fixed at their capacities.
+    Symbols in the lengths of loops are fixed at their capacities. `memory_limit` is the most bytes that the arena may
+    take; see `graphc.codegen.memory.plan_program`.
     """
     lengths = {name: capacities[name] for name in length_symbols(graph)}
     capacities = {name: size for name, size in capacities.items() if name not in lengths}
     final, stages = optimise(graph, sizes=lengths, without=without, check=check)
     names = Names()
     lowered = lower_graph(final, capacities, names)
-    planned = plan_program(final, lowered, names, signature, capacities)
+    planned = plan_program(final, lowered, names, signature, capacities, memory_limit)
     check_sizes(planned.plan)
     machine = host()
     compiled: dict[str, CompiledKernel] = {}

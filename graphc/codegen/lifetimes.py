@@ -23,12 +23,17 @@ class Lifetimes:
         """Those of some memories."""
         return Lifetimes({name: span for name, span in self.spans.items() if name in owners}, self.entries)
 
-    def peak(self, sizes: Mapping[str, int]) -> tuple[int, int, tuple[str, ...]]:
-        """Where most bytes are alive: how many, the position, and the memories. No arena can be smaller."""
+    def alive(self, sizes: Mapping[str, int]) -> dict[int, int]:
+        """Bytes alive at each position, from -1 (before the first kernel) to the end."""
         alive = {at: 0 for at in range(-1, len(self.entries) + 1)}
         for name, (first, last) in self.spans.items():
             for at in range(first, last + 1):
                 alive[at] += sizes[name]
+        return alive
+
+    def peak(self, sizes: Mapping[str, int]) -> tuple[int, int, tuple[str, ...]]:
+        """Where most bytes are alive: how many, the position, and the memories. No arena can be smaller."""
+        alive = self.alive(sizes)
         at = max(alive, key=lambda position: (alive[position], -position))
         values = tuple(name for name, (first, last) in self.spans.items() if first <= at <= last)
         return alive[at], at, values

@@ -60,6 +60,12 @@ class Names:
         self._kernels = set(RESERVED)
         self._values: dict[Value, str] = {}
 
+    def copy(self) -> Names:
+        """The same names, to which others can be added apart."""
+        other = Names()
+        other._used, other._kernels, other._values = set(self._used), set(self._kernels), dict(self._values)
+        return other
+
     def unique(self, wanted: str) -> str:
         """`wanted` as an identifier, with a number appended if another value has it."""
         return _unique(wanted, self._used)

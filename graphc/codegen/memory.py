@@ -7,11 +7,12 @@ value runs before it (a write-after-read edge). Otherwise the new value is copie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from graphc.codegen.blocks import copied, region_of
-from graphc.codegen.lifetimes import assign_offsets, lifetimes
+from graphc.codegen.lifetimes import ALIGNMENT, assign_offsets, lifetimes
 from graphc.codegen.lower import LoweredNode, Names, NestedNode, clamp_indices, index_readers, label_sources
 from graphc.codegen.regions import (
     Block,
@@ -22,13 +23,17 @@ from graphc.codegen.regions import (
     predicates_within,
     regions_within,
 )
+from graphc.codegen.rematerialise import recompute_one
 from graphc.codegen.reuse import order_for_memory, overwrite_dead_operands
 from graphc.codegen.storage import Storage
+from graphc.errors import MemoryLimitError
+from graphc.ir.buffers import format_bytes
 from graphc.ir.dims import evaluate, format_shape
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.compose import rename_operands
 from graphc.kernel.form import Kernel
 from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Peak, Plan, Update, While
+from graphc.kernel.plan_text import largest
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,23 @@ class Planner:
         return overwrite(self.storage, self.region, new, target)
 
     def order_items(self) -> None:
-        """Put the items of all regions into the order of the table, and let maps write over what they read last."""
+        """Put the items of all regions into the order of the table."""
         for region in regions_within(self.region):
             ordered = in_order(region, self.storage)
             assert ordered is not None, "every accepted in-place update kept the order possible"
             region.items = ordered
-        kept = [*self._outlive(), *predicates_within(self.region)]
-        order_for_memory(self.region, self.storage, self._inputs(), kept)
-        overwrite_dead_operands(self.region, self.storage, kept)
+        order_for_memory(self.region, self.storage, self._inputs(), self._kept())
+
+    def recompute(self, targets: Sequence[int]) -> bool:
+        """Compute a value again, instead of keeping it, for each of `targets`; False if that helps no more."""
+        return all(recompute_one(self.region, self.storage, self._inputs(), self._kept(), t) for t in targets)
+
+    def reuse_operands(self) -> None:
+        """Let maps write over what they read last."""
+        overwrite_dead_operands(self.region, self.storage, self._kept())
+
+    def _kept(self) -> list[str]:
+        return [*self._outlive(), *predicates_within(self.region)]
 
     def _outlive(self) -> tuple[str, ...]:
         """Values that are read after the last kernel."""
@@ -260,15 +274,69 @@ class Planner:
         return owner if name not in self.signature.variables and name != self.signature.rng else None
 
 
+Planning: TypeAlias = Callable[[Sequence[int]], PlannedProgram | None]
+
+
+def fit(limit: int, found: PlannedProgram, planned: Planning) -> PlannedProgram:
+    """The first plan within `limit` bytes: `planned` computes one more value again for each target it is given."""
+    least, targets, target = found, list[int](), limit
+    while found.plan.arena_bytes > limit:
+        if found.plan.peak.nbytes <= target:  # what is alive would fit, but for the holes between
+            target -= max(ALIGNMENT, found.plan.arena_bytes - limit)
+        targets.append(target)
+        after = planned(targets)
+        if after is None:
+            break
+        found = after
+    if found.plan.arena_bytes > limit:
+        found = _smallest(least, planned)
+    if found.plan.arena_bytes <= limit:
+        return found
+    plan = found.plan
+    raise MemoryLimitError(
+        f"program {plan.name!r} needs {plan.arena_bytes} bytes ({format_bytes(plan.arena_bytes)}) at least, more than "
+        f"memory_limit={limit} ({format_bytes(limit)}); where most is alive, at {plan.peak.entry}, the largest are "
+        f"{', '.join(largest(map(plan.buffer, plan.peak.values)))}: raise the limit, or make dims smaller"
+    )
+
+
+def _smallest(found: PlannedProgram, planned: Planning) -> PlannedProgram:
+    """The plan of the smallest arena: values are computed again while that lowers the peak."""
+    least, targets = found, list[int]()
+    while True:
+        targets.append(found.plan.peak.nbytes - ALIGNMENT)
+        after = planned(targets)
+        if after is None:
+            return least
+        found = after
+        least = min(least, found, key=lambda p: p.plan.arena_bytes)
+
+
 def plan_program(
     graph: Graph,
     lowered: Sequence[LoweredNode | NestedNode],
     names: Names,
     signature: Signature,
     capacities: dict[str, int],
+    memory_limit: int | None = None,
 ) -> PlannedProgram:
-    """Order the kernels, place every value and return the plan; see the module docstring."""
-    planner = Planner(graph, lowered, names, signature, capacities)
-    planner.place_updates()
-    planner.order_items()
-    return planner.plan()
+    """Order the kernels, place every value and return the plan; see the module docstring.
+
+    Where the arena would exceed `memory_limit` bytes, maps are computed again instead of being kept. Raises
+    MemoryLimitError, naming the largest values and the least that would do, if that is not enough.
+    """
+
+    def planned(targets: Sequence[int]) -> PlannedProgram | None:
+        planner = Planner(graph, lowered, names.copy(), signature, capacities)
+        planner.place_updates()
+        planner.order_items()
+        if not planner.recompute(targets):
+            return None
+        planner.reuse_operands()
+        return planner.plan()
+
+    found = planned(())
+    assert found is not None
+    if memory_limit is None:
+        return found
+    return fit(memory_limit, found, planned)

@@ -66,6 +66,11 @@ def reads(item: Item) -> tuple[str, ...]:
     return item.needs if isinstance(item, Block) else tuple(o.name for o in item.inputs)
 
 
+def is_elementwise(kernel: Kernel) -> bool:
+    """True for a kernel without reductions: a map, or several at the same points."""
+    return not any(stage.reduce or stage.accumulates for stage in kernel.stages)
+
+
 def regions_within(region: Region) -> Iterator[Region]:
     """The region and all within it, in order."""
     yield region

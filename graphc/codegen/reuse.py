@@ -10,6 +10,7 @@ from graphc.codegen.regions import (
     Item,
     Region,
     dependencies,
+    is_elementwise,
     kernels_within,
     makes,
     overwrite,
@@ -100,7 +101,7 @@ def overwrite_dead_operands(region: Region, storage: Storage, kept: Collection[s
         safe |= {storage.owner(storage.names.of(value)) for value in part.graph.outputs}
         last = _last_uses(part, storage)
         for position, item in enumerate(part.items):
-            if not isinstance(item, Kernel) or not _is_elementwise(item):
+            if not isinstance(item, Kernel) or not is_elementwise(item):
                 continue
             for new in [o for o in item.outputs if o.role == "out" and storage.scratch(o.name, part) == o.name]:
                 for old in item.inputs:
@@ -119,7 +120,3 @@ def _last_uses(region: Region, storage: Storage) -> dict[str, int]:
     for position, item in enumerate(region.items):
         last |= dict.fromkeys(_memories((*_reads(item), *_writes(item)), storage), position)
     return last
-
-
-def _is_elementwise(kernel: Kernel) -> bool:
-    return not any(stage.reduce or stage.accumulates for stage in kernel.stages)

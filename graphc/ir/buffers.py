@@ -7,11 +7,13 @@ an operand. Whoever owns an operand's memory allocates it here.
 from __future__ import annotations
 
 import math
+import operator
+import re
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import MemoryLimitError
+from graphc.errors import InputError, MemoryLimitError
 from graphc.ir.types import DType, as_dtype
 
 ALIGNMENT = 64  # a cache line, and the widest vector there is
@@ -45,6 +47,23 @@ def format_bytes(nbytes: int) -> str:
     while size >= 1024 and unit < len(UNITS) - 1:
         size, unit = size / 1024, unit + 1
     return f"{nbytes} bytes" if unit == 0 else f"{size:.4g} {UNITS[unit]}"
+
+
+def parse_bytes(size: int | str) -> int:
+    """Bytes from a number, or from text with a unit: `64 MiB`, `1.5 GiB`, `500 MB`, `4096 bytes`.
+
+    Raises InputError for anything else, and for negative sizes.
+    """
+    if not isinstance(size, str) and hasattr(size, "__index__") and not isinstance(size, bool):
+        if size >= 0:
+            return operator.index(size)
+    elif isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)):
+        units = {unit.lower(): 1024**power for power, unit in enumerate(UNITS)} | {"b": 1, "byte": 1}
+        units |= {f"{letter}b": 1000 ** (power + 1) for power, letter in enumerate("kmgtpe")}
+        factor = units.get(match[2].lower())
+        if factor is not None:
+            return int(float(match[1]) * factor)
+    raise InputError(f"{size!r} is no size in memory: give bytes as an integer, or text such as '64 MiB' or '500 MB'")
 
 
 def address(array: np.ndarray) -> int:

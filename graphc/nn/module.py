@@ -187,17 +187,21 @@ class Module:
         seed: int = 0,
         threads: int | None = None,
         target: str = "cpu",
+        memory_limit: int | str | None = None,
     ) -> None:
         """Choose how the model is trained; programs are compiled when the first batch shows the shapes.
 
         `loss` and `metrics` are names (`graphc.train.losses.LOSSES`, `metrics.METRICS`) or functions
         `(outputs, targets) -> scalar symbol`, means over the batch. `seed` initialises parameters that have no values
         yet (by seed and path, so give the members of an ensemble a seed each), and starts dropout and shuffling.
-        `threads` and `target` are those of `gc.compile`. Raises AttributeValueError for an unknown name.
+        `threads`, `target` and `memory_limit` are those of `gc.compile`. Raises AttributeValueError for an unknown
+        name.
         """
         for _, variable in self.named_variables():
             variable.initialise(seed, rooted=True)
-        trainer = Trainer(self, loss, optimizer, tuple(metrics), seed=seed, threads=threads, target=target)
+        trainer = Trainer(
+            self, loss, optimizer, tuple(metrics), seed=seed, threads=threads, target=target, memory_limit=memory_limit
+        )
         object.__setattr__(self, "_trainer", trainer)
 
     def fit(

@@ -7,7 +7,6 @@ rows; `x^T h - y^T g` is one sum over the batch, and the first product never goe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,7 +17,7 @@ from graphc.kernel.form import Kernel
 from graphc.ops.fusion import fused_form, named_form
 from graphc.passes.grouping import MOST_NODES
 from graphc.passes.manager import PassResult, Rewrite
-from graphc.passes.units import Units, joined_node
+from graphc.passes.units import Units, joined_node, joint_origin
 
 Unit = tuple[Node, ...]
 
@@ -32,68 +31,84 @@ class Combine:
     def __call__(self, graph: Graph) -> PassResult:
         """The graph with such kernels joined."""
         units = Units(graph)
-        forms = _Forms(units, {v: f"v{i}" for i, v in enumerate(_values(graph))})
+        search = _Search(units)
         rewrites, remarks = [], []
-        tried: set[frozenset[Unit]] = set()
-        while (found := _next_pair(units, forms, tried)) is not None:
+        while (found := search.next_pair()) is not None:
             first, second, why = found
             if units.lie_between(first, second):
                 remarks.append(f"{_told(second)} not combined with {_told(first)} ({why}): a third kernel lies between")
                 continue
             joined = units.join(first, second)
             rewrites.append(Rewrite("combine", f"{_told(first)}, {_told(second)}", _told(joined), why,
-                                    joined_node(joined, units.outside(joined)).origin))
+                                    joint_origin(joined)))
         if not rewrites:
             return PassResult(graph, remarks=tuple(remarks))
         return PassResult(units.graph, tuple(rewrites), tuple(remarks))
 
 
-class _Forms:
-    """The kernel forms of units, each composed once: every unit is compared with many others."""
+class _Search:
+    """Finds pairs of units that share work. Kernel forms are made for pairs that may do so alone, and once."""
 
-    def __init__(self, units: Units, names: dict[Value, str]) -> None:
-        self._units = units
-        self._names = names
-        self._known: dict[tuple[Unit, tuple[Value, ...]], Kernel] = {}
+    def __init__(self, units: Units) -> None:
+        self.units = units
+        graph = units.before
+        values = (*graph.inputs, *(v for node in graph.nodes for v in node.outputs))
+        self._names = {value: f"v{i}" for i, value in enumerate(values)}
+        self._spaces = {node: _space(node) for node in graph.nodes}
+        self._forms: dict[Unit, Kernel] = {}
+        self._tried: set[frozenset[Unit]] = set()
 
-    def of(self, unit: Unit) -> Kernel:
-        """The form of a unit; that of several nodes depends on which of their values others read."""
-        outputs = () if len(unit) == 1 else tuple(self._units.outside(unit))
-        if (unit, outputs) not in self._known:
-            self._known[unit, outputs] = self._composed(unit, outputs)
-        return self._known[unit, outputs]
+    def next_pair(self) -> tuple[Unit, Unit, str] | None:
+        """The next two units that share work, and what they share."""
+        by_space: dict[object, list[Unit]] = {}
+        for unit in self.units.all():
+            space = self._spaces[unit[0]]
+            if space is not None:
+                by_space.setdefault(space, []).append(unit)
+        for candidates in by_space.values():
+            for pair in combinations(candidates, 2):
+                if frozenset(pair) not in self._tried:
+                    self._tried.add(frozenset(pair))
+                    why = self._shared(*pair)
+                    if why is not None:
+                        return (*pair, why)
+        return None
 
-    def _composed(self, unit: Unit, outputs: tuple[Value, ...]) -> Kernel:
-        if len(unit) == 1:
-            (node,) = unit
-            return (fused_form if node.op.name == "fusion" else named_form)(node, self._names)
-        node = joined_node(unit, outputs)
-        inside = dict(zip(node.outputs, (self._names[v] for v in outputs), strict=True))
-        return fused_form(node, self._names | inside)
+    def _shared(self, first: Unit, second: Unit) -> str | None:
+        if sum(map(_size, (*first, *second))) > MOST_NODES:
+            return None
+        if _reads(first, second) or _reads(second, first):
+            return self._added_up(first, second)
+        common = {v for n in first for v in n.inputs} & {v for n in second for v in n.inputs}
+        if not any(v.type.shape for v in common) and self._spaces[first[0]]:
+            return None  # nothing in common, or learning rates and the like: most pairs, and not worth two forms
+        a, b = self._form(first), self._form(second)
+        if share_reduction(a, b):
+            return "both need the same reduction"
+        return "one walk through what both read" if share_loads(a, b) else None
 
+    def _added_up(self, *pair: Unit) -> str | None:
+        """Of two kernels, one of which reads the other's sum where it stores its own: whether one sum does."""
+        joined = tuple(n for n in self.units.before.nodes if any(n in unit for unit in pair))
+        if len(joined) != 2 or len(joined[0].outputs) != 1 or not _added_at_own_point(joined[1], joined[0].output):
+            return None
+        if joined[0].output in self.units.outside(joined) or not sum_in_step(*(self._form((n,)) for n in joined)):
+            return None
+        try:
+            (stage, *more) = self._form(joined).stages
+        except CompileError:
+            return None  # sums over different ranges stay two stages
+        return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
 
-def _values(graph: Graph) -> Iterator[Value]:
-    yield from graph.inputs
-    for node in graph.nodes:
-        yield from node.outputs
-
-
-def _next_pair(units: Units, forms: _Forms, tried: set[frozenset[Unit]]) -> tuple[Unit, Unit, str] | None:
-    """The next two units that share work, and what they share."""
-    by_space: dict[object, list[Unit]] = {}
-    for unit in units.all():
-        space = _space(unit[0])
-        if space is not None:
-            by_space.setdefault(space, []).append(unit)
-    for candidates in by_space.values():
-        for pair in combinations(candidates, 2):
-            if frozenset(pair) in tried:
-                continue
-            tried.add(frozenset(pair))
-            why = _shared(units, pair, forms)
-            if why is not None:
-                return (*pair, why)
-    return None
+    def _form(self, unit: Unit) -> Kernel:
+        if unit not in self._forms:
+            node, names = unit[0], self._names
+            if len(unit) > 1:
+                outputs = self.units.outside(unit)
+                node = joined_node(unit, outputs)
+                names = names | dict(zip(node.outputs, (names[v] for v in outputs), strict=True))
+            self._forms[unit] = (fused_form if node.op.name == "fusion" else named_form)(node, names)
+        return self._forms[unit]
 
 
 def _space(node: Node) -> object:
@@ -106,39 +121,8 @@ def _space(node: Node) -> object:
     return tuple((a.lower, a.upper, a.sequential) for a in node.op.lower(node).space)
 
 
-def _shared(units: Units, pair: tuple[Unit, Unit], forms: _Forms) -> str | None:
-    first, second = pair
-    joined = tuple(n for n in units.before.nodes if n in {*first, *second})
-    if sum(_size(n) for n in joined) > MOST_NODES:
-        return None
-    if any(v.producer in first for n in second for v in n.inputs):
-        return _added_up(units, joined, forms)
-    if any(v.producer in second for n in first for v in n.inputs):
-        return _added_up(units, joined, forms)
-    common = {v for n in first for v in n.inputs} & {v for n in second for v in n.inputs}
-    if not any(v.type.shape for v in common) and _space(first[0]):
-        return None  # nothing in common, or learning rates and the like: most pairs, and not worth two forms
-    a, b = map(forms.of, pair)
-    if share_reduction(a, b):
-        return "both need the same reduction"
-    return "one walk through what both read" if share_loads(a, b) else None
-
-
-def _added_up(units: Units, joined: Unit, forms: _Forms) -> str | None:
-    """Of two kernels, one of which reads the other's sum where it stores its own: whether one sum does."""
-    if len(joined) != 2:
-        return None
-    first, second = (forms.of((n,)) for n in joined)
-    inner = joined[0].outputs
-    if not sum_in_step(first, second) or len(inner) != 1 or inner[0] in units.outside(joined):
-        return None
-    if not _added_at_own_point(joined[1], inner[0]):
-        return None
-    try:
-        (stage, *more) = forms.of(joined).stages
-    except CompileError:
-        return None  # sums over different ranges stay two stages
-    return "two sums are only added up" if not more and len(stage.accumulates) == 1 else None
+def _reads(unit: Unit, other: Unit) -> bool:
+    return any(v.producer in other for node in unit for v in node.inputs)
 
 
 def _added_at_own_point(node: Node, value: Value) -> bool:

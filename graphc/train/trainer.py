@@ -12,6 +12,7 @@ from graphc.dsl import origin
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Param, Variable, input
 from graphc.errors import AttributeValueError, InputError, ShapeError, StateError
+from graphc.ir.buffers import parse_bytes
 from graphc.ir.dims import Dim, symbol
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program, compile
@@ -61,6 +62,7 @@ class Trainer:
         seed: int,
         threads: int | None,
         target: str,
+        memory_limit: int | str | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             raise AttributeValueError(
@@ -74,6 +76,7 @@ class Trainer:
         self.history: History | None = None
         self.epochs_seen = 0
         self._options: dict[str, Any] = {"threads": chosen_threads(threads, os.environ), "target": target, "seed": seed}
+        self._options["memory_limit"] = None if memory_limit is None else parse_bytes(memory_limit)
         self._programs: dict[tuple[str, Ports, int], Program] = {}
         self._tree = self._found_tree()
         # The shapes and the capacity of the last call of each kind, the latest last.
