@@ -84,7 +84,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
     },
     "inspect/bench.py": {
         "graphc.inspect.oracle": "loads gradients and SymPy; the first call is timed before that",
-        "graphc.inspect.peak": "loads Numba; likewise",
+        "graphc.inspect.peak": "loads LLVM; likewise",
     },
     "inspect/circuit_drawing.py": {"pygraphviz": "optional; texts of circuits do without"},
     "train/progress.py": {"rich.progress": "only a fit on a terminal draws a bar"},

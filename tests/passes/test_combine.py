@@ -145,7 +145,7 @@ def test_sums_over_different_ranges_stay_apart() -> None:
 
 def test_a_unit_is_composed_once_however_many_it_is_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deep networks have many kernels over the same points; composing both of each pair made compiling quadratic."""
-    composed: list[str] = []
+    composed: list[Any] = []
     original = combining.fused_form
     monkeypatch.setattr(combining, "fused_form", lambda node, names: composed.append(node) or original(node, names))
     x = gc.input("x", ("N", 8))
