@@ -223,6 +223,12 @@ def test_loops_over_a_runtime_count() -> None:
             np.testing.assert_allclose(mine, oracle, rtol=1e-3, atol=1e-5)
 
 
+def test_counters_and_stacks_of_constants() -> None:
+    counted, sevens = gc.scan(lambda n: (n + 1, 7.0), init=[0], length=3)
+    total, before = gc.scan(lambda s: (s + gc.sum(gc.ones((2, 2))), s), init=[0.0], length=3)
+    check([], [counted, sevens, total, before], {})
+
+
 def test_branches_that_are_not_taken_do_not_run() -> None:
     """A branch of 2000 turns that is not taken costs no time; the loop in it would add up its turns."""
     x = gc.input("x")

@@ -24,7 +24,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, Poly, as_dim
 from graphc.ir.graph import Value
 from graphc.ir.types import bool_, i64
-from graphc.ops.nested import apply_nested, without_axis
+from graphc.ops.nested import apply_nested, given, without_axis
 from graphc.ops.scan import Scan
 from graphc.ops.while_loop import UNBOUNDED, While
 
@@ -39,13 +39,15 @@ def cond(pred: Symbol, then_fn: Function, else_fn: Function, *operands: Any) -> 
         y = gc.cond(gc.sum(x) > 0, lambda: x / gc.sum(x), lambda: gc.zeros_like(x))
 
     Operands are handed on as they are; what the functions close over need not be among them. Both must return tensors
-    of equal types in equal lists or tuples; a Python number takes the dtype and shape of what the other returns. The
-    gradient is that of the branch taken. Where both sides are cheap, `gc.where` chooses element by element.
+    of equal types in equal lists or tuples; a Python number takes the shape of what the other returns, and
+    its dtype where arithmetic would. The gradient is that of the branch taken. Where both sides are cheap, `gc.where`
+    chooses element by element.
 
     Raises DTypeError or ShapeError for a predicate that is no bool scalar and for branches that differ in type, with
     the position and the lines of both; SymbolError for a Python bool, and for what is neither symbol nor number.
     """
     predicate = _predicate("gc.cond", "the predicate", pred)
+    _functions("gc.cond", then_fn, else_fn)
     regions, results = [], []
     for function, what in ((then_fn, "the first function of gc.cond"), (else_fn, "the second function of gc.cond")):
         regions.append(Region(what))
@@ -54,6 +56,8 @@ def cond(pred: Symbol, then_fn: Function, else_fn: Function, *operands: Any) -> 
     if outline(results[0]) != outline(results[1]):
         shapes = f"{outline(results[0])} and {outline(results[1])}"
         raise ShapeError(f"gc.cond: the branches return {shapes} (* is a tensor); they must return the same{_at()}")
+    if not leaves(results[0]):
+        raise ShapeError(f"gc.cond: the branches return no tensors; a branch must give something{_at()}")
     pairs = enumerate(zip(leaves(results[0]), leaves(results[1]), strict=True))
     sides = list(zip(*(_alike(position, *pair) for position, pair in pairs), strict=True))
     groups = [captured_by((), values, region) for values, region in zip(sides, regions, strict=True)]
@@ -84,6 +88,7 @@ def while_loop(test_fn: Function, body_fn: Function, init: Any, bound: int | Non
     ShapeError or DTypeError for a test that gives no bool scalar and a carried tensor whose type changes.
     """
     limit = _bound(bound)
+    _functions("gc.while_loop", test_fn, body_fn)
     group = init if is_group(init) else (init,)
     if not leaves(group):
         raise ShapeError(f"gc.while_loop: init is empty; a loop must carry something to come to an end{_at()}")
@@ -130,6 +135,7 @@ def scan(
     Raises ShapeError for sequences of different lengths, nothing to walk or nothing to give, a carried tensor whose
     shape changes; DTypeError where its dtype does.
     """
+    _functions("gc.scan", cell)
     walked, first = (list(g) if is_group(g) else [g] for g in (sequences, init))
     slices = [_value("gc.scan: sequences", item) for item in leaves(walked)]
     start = [_value("gc.scan: init", item) for item in leaves(first)]
@@ -164,6 +170,13 @@ def scan(
 def _at() -> str:
     place = here().place
     return f"\n  declared at {place}" if place else ""
+
+
+def _functions(what: str, *given: Any) -> None:
+    for item in given:
+        if not callable(item):
+            found = repr(item) if isinstance(item, Symbol) else type(item).__name__
+            raise SymbolError(f"{what} takes functions, got {found}; write one, such as lambda: x{_at()}")
 
 
 def _name(function: Function, otherwise: str) -> str:
@@ -228,20 +241,31 @@ def _predicate(function: str, what: str, pred: Any, constant: bool = False) -> V
 
 def _alike(position: int, then: Any, orelse: Any) -> tuple[Value, Value]:
     """What the branches return at a position as values of one type; numbers follow what the other branch returns."""
-    if isinstance(then, Symbol) and isinstance(orelse, Symbol):
-        first, second = then.ir, orelse.ir
-    else:
-        first, second = declare.promote("cond", [x.ir if isinstance(x, Symbol) else x for x in (then, orelse)])
-        if not isinstance(then, Symbol) and first.type.rank == 0:
-            first = declare.broadcast_to(first, second.type.shape)
-        if not isinstance(orelse, Symbol) and second.type.rank == 0:
-            second = declare.broadcast_to(second, first.type.shape)
+    first, second = (item.ir if isinstance(item, Symbol) else None for item in (then, orelse))
+    if first is None and second is None:
+        first, second = _alike_numbers(then, orelse)
+    elif first is None:
+        first = _number_like("gc.cond", given(second), then)
+    elif second is None:
+        second = _number_like("gc.cond", first, orelse)
+    first, second = given(first), given(second)
     if first.type != second.type:
         dtypes = first.type.dtype != second.type.dtype
         advice = "convert one with .astype(...)" if dtypes else "broadcast or reshape one"
         both = f"{first.type}{_declared(first)} and {second.type}{_declared(second)}"
         wrong: type[GraphcError] = DTypeError if dtypes else ShapeError
         raise wrong(f"gc.cond: the branches differ at output {position}: {both}; {advice}{_at()}")
+    return first, second
+
+
+def _alike_numbers(then: Any, orelse: Any) -> tuple[Value, Value]:
+    """Two numbers or arrays in one dtype if arithmetic has one for both, a number in the shape of an array."""
+    if any(np.asarray(item).dtype == bool for item in (then, orelse)):
+        first, second = declare.constant(then), declare.constant(orelse)
+    else:
+        first, second = declare.promote("gc.cond", (then, orelse))
+    shape = first.type.shape or second.type.shape
+    first, second = (v if v.type.rank else declare.broadcast_to(v, shape) for v in (first, second))
     return first, second
 
 
@@ -256,7 +280,7 @@ def _carried(function: str, init: Any, result: Any, arguments: Sequence[Value], 
         raise ShapeError(f"{function}: the new carried tensors do not fit the first ones: {shapes}{_at()}")
     found = []
     for position, (item, argument, first) in enumerate(zip(leaves(result), arguments, start, strict=True)):
-        value = item.ir if isinstance(item, Symbol) else _number_like(argument, item)
+        value = item.ir if isinstance(item, Symbol) else _number_like(function, argument, item)
         if value.type != first.type:
             dtypes = value.type.dtype != first.type.dtype
             advice = "start with that dtype, or convert the new one with .astype(...)" if dtypes else "reshape one"
@@ -268,9 +292,9 @@ def _carried(function: str, init: Any, result: Any, arguments: Sequence[Value], 
     return found
 
 
-def _number_like(argument: Value, number: Any) -> Value:
+def _number_like(function: str, argument: Value, number: Any) -> Value:
     """A number or array in the dtype of the argument, where arithmetic would give it that; a number in its shape."""
-    same, value = declare.promote("scan", (argument, number))
+    same, value = declare.promote(function, (argument, number))
     if same.type != argument.type:
         return declare.constant(number)  # of another kind: the caller says so
     return value if value.type.rank else declare.broadcast_to(value, argument.type.shape)
@@ -291,7 +315,7 @@ def _length(sequences: Sequence[Value], length: int | str | Poly | None) -> Dim:
             raise ShapeError(f"gc.scan: sequence {position} is a scalar; it has no axis to walk along{_at()}")
     lengths = [value.type.shape[0] for value in sequences]
     if length is not None:
-        lengths.insert(0, as_dim(length))
+        lengths.insert(0, _dim(length))
     if not lengths:
         raise ShapeError(f"gc.scan: there is no sequence to walk along; give sequences=[...] or length=...{_at()}")
     if any(dim != lengths[0] for dim in lengths):
@@ -299,3 +323,10 @@ def _length(sequences: Sequence[Value], length: int | str | Poly | None) -> Dim:
         told += [f"sequence {position} is {value.type}" for position, value in enumerate(sequences)]
         raise ShapeError(f"gc.scan: the lengths differ: {', '.join(told)}; axis 0 must have one size{_at()}")
     return lengths[0]
+
+
+def _dim(length: Any) -> Dim:
+    try:
+        return as_dim(length)
+    except ShapeError as error:
+        raise ShapeError(f"gc.scan: length={length!r}: {error}{_at()}") from None

@@ -103,11 +103,11 @@ def random_state() -> Value:
     return RNG if region is None else region.random_state()
 
 
-def refuse(use: str, value: Value, advice: str) -> None:
-    """Raise SymbolError if `value` belongs to a region being traced, or to one traced before."""
+def refuse(use: str, value: Value | None, advice: str) -> None:
+    """Raise SymbolError if `value` belongs to a region being traced, or for None if there is one at all."""
     region = _CURRENT.get()
     while region is not None:
-        if region.holds(value):
+        if value is None or region.holds(value):
             place = f" (traced at {region.origin.place})" if region.origin.place else ""
             raise SymbolError(f"{use} inside {region.what}{place} is not available; {advice}")
         region = region.outer

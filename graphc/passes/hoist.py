@@ -276,7 +276,7 @@ def _can_leave(scan: Scan, term: Value) -> bool:
     or a sum of what is in memory anyway, because a contraction reads it."""
     node, body = term.producer, scan.body
     _, _, captured = scan.split(body.inputs)
-    if node is None or term in body.outputs or len(body.readers[term]) > 1:
+    if node is None or not node.inputs or term in body.outputs or len(body.readers[term]) > 1:
         return False
     constant = {*captured, *(v for n in body.nodes for v in n.outputs if not n.inputs)}
     if any(v in constant for v in node.inputs):

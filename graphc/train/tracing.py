@@ -80,7 +80,7 @@ def update_state(state: State, new: Symbol) -> None:
     """Have the traced program set `state` to `new` at the end of a step, as batch normalisation does.
 
     A layer calls this in training. Raises StateError outside a trace, and for a second update of the same state;
-    SymbolError for a value inside a loop or branch, which has no one value in a step.
+    SymbolError inside a loop or branch, also for a value of the world around it: it would be set once, whatever runs.
     """
     session = current()
     if session is None:
@@ -91,5 +91,5 @@ def update_state(state: State, new: Symbol) -> None:
         raise StateError(
             f"{state.name} is updated twice in one trace; a module with state can be called once in a step"
         )
-    refuse(f"an update of {state.name}", new.ir, "carry the state through the loop, and update it with the last value")
+    refuse(f"an update of {state.name}", None, "carry the state through the loop, and update it with the last value")
     session.updates[state] = new

@@ -369,6 +369,28 @@ def test_wrong_branches(x, s) -> None:
     refused(SymbolError, "must be a bool scalar symbol, got int", lambda: gc.cond(1, lambda: x, lambda: x))
     refused(SymbolError, "first function of gc.cond returns None", lambda: gc.cond(s > 0, lambda: None, lambda: x))
     refused(SymbolError, "second function of gc.cond returns str", lambda: gc.cond(s > 0, lambda: x, lambda: "x"))
+    refused(ShapeError, "branches return no tensors", lambda: gc.cond(s > 0, lambda: (), lambda: ()))
+    refused(
+        DTypeError, r"differ at output 0: bool\[\] .* and f32\[\]", lambda: gc.cond(s > 0, lambda: True, lambda: 0.5)
+    )
+    refused(
+        DTypeError, r"differ at output 0: i64\[\] .* and bool\[3\]", lambda: gc.cond(s > 0, lambda: 1, lambda: x > 0)
+    )
+
+
+def test_tensors_in_the_place_of_functions(x, s) -> None:
+    refused(SymbolError, r"gc.cond takes functions, got .*f32\[3\].*lambda: x", lambda: gc.cond(s > 0, x, lambda: x))
+    refused(SymbolError, "gc.while_loop takes functions, got bool", lambda: gc.while_loop(True, lambda v: v, s))
+    refused(SymbolError, "gc.scan takes functions, got list", lambda: gc.scan([x], init=s, length=2))
+
+
+def test_numbers_of_branches_become_alike(x, s, compute) -> None:
+    flags = gc.cond(s > 0, lambda: (True, np.ones(3, bool)), lambda: (False, False))
+    numbers = gc.cond(s > 0, lambda: (1, 2, np.ones(3)), lambda: (0.5, 3, 0))
+    assert [str(y.dtype) for y in (*flags, *numbers)] == ["bool", "bool", "f32", "i64", "f64"]
+    found = compute([*flags, *numbers], {s: -1.0})
+    for mine, wanted in zip(found, [False, [False] * 3, 0.5, 3, [0.0] * 3], strict=True):
+        np.testing.assert_array_equal(mine, wanted)
 
 
 def test_wrong_carries(x, s) -> None:
@@ -398,6 +420,8 @@ def test_wrong_loops(x, s) -> None:
         go(sequences=[x, gc.zeros((2, 3))]),
     )
     refused(ShapeError, r"length=4, sequence 0 is f32\[3\]", go(sequences=[x], length=4))
+    refused(ShapeError, "gc.scan: length=-1: .*negative", go(init=[s], length=-1))
+    refused(ShapeError, "gc.scan: length=2.5: .*not a dimension", go(init=[s], length=2.5))
     refused(ShapeError, "sequence 1 is a scalar", go(sequences=[x, s]))
     refused(ShapeError, "no sequence to walk along; give sequences=.* or length=", go(init=[s]))
     refused(SymbolError, "init holds str", go(init=["s"], length=2))
@@ -453,15 +477,19 @@ def test_modules_cannot_update_their_state_inside(s) -> None:
     class Counter(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.seen = gc.state("seen")
+            self.seen, self.by_value = gc.state("seen"), True
 
         def forward(self, v: gc.Symbol) -> gc.Symbol:
-            nn.update_state(self.seen, self.seen + v)
+            nn.update_state(self.seen, self.seen + (v if self.by_value else 1))
             return v
 
     module = Counter()
-    with nn.trace(module, train=True), pytest.raises(SymbolError, match="an update of seen inside the cell of gc.scan"):
-        gc.scan(module, init=s, length=2)
+    for module.by_value in (True, False):  # one more in each turn is no value of a turn, and would be one more a step
+        with (
+            nn.trace(module, train=True),
+            pytest.raises(SymbolError, match="an update of seen inside the cell of gc.scan"),
+        ):
+            gc.scan(module, init=s, length=2)
 
 
 def test_modules_run_inside(compute) -> None:
