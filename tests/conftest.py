@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The tests of a run share one cache, as a user's programs do; a test about the cache itself sets GRAPHC_CACHE anew.
     """
-    names = ("GRAPHC_CACHE", "GRAPHC_DATA", "GRAPHC_LOGS", "GRAPHC_DUMP")
+    names = ("GRAPHC_CACHE", "GRAPHC_DATA", "GRAPHC_LOGS", "GRAPHC_DUMP", "GRAPHC_THREADS")
     config.stash[_environment] = {name: os.environ.get(name) for name in (*names, "PYTHONSAFEPATH")}
     config.stash[_cache_dir] = tempfile.TemporaryDirectory(prefix="graphc-tests-")
     os.environ["GRAPHC_CACHE"] = config.stash[_cache_dir].name

@@ -14,7 +14,7 @@ from graphc.codegen.limits import check_points, check_sizes
 from graphc.codegen.lower import Names, lower_graph
 from graphc.codegen.machine import MachineCode, compile_source
 from graphc.codegen.memory import Signature, plan_program
-from graphc.codegen.sharing import share_work
+from graphc.codegen.sharing import Scheduled, share_work
 from graphc.ir.graph import Graph
 from graphc.kernel.compose import anonymous
 from graphc.kernel.form import Kernel
@@ -94,7 +94,7 @@ def build(
         schedule = (schedules or {}).get(form.name)
         compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
-    shared = share_work(planned.plan, {n: (k.form, k.schedule) for n, k in compiled.items()}, machine)
+    shared = share_work(planned.plan, {n: Scheduled(k.form, k.schedule) for n, k in compiled.items()}, machine)
     plan = replace(shared, entries=_with_symbols(shared.entries, symbols))
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer

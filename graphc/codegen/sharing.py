@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from graphc.codegen.analysis import capacity, coefficient, kernel_loads, kernel_stores, points
 from graphc.codegen.barriers import FIRST_THREAD, Part, Touch, conflict, place_barriers
@@ -23,7 +23,18 @@ TURNS = 16  # of a loop that ends by a test, expected
 CYCLE = 0.25  # nanoseconds of a cycle; an estimate for all machines
 FMA_VECTORS = 1.5  # vectors of multiply-adds in a cycle that contractions reach
 
-Scheduled: TypeAlias = tuple[Kernel, Schedule]
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A kernel form with its schedule, and the form that the schedule is about."""
+
+    form: Kernel
+    schedule: Schedule
+
+    @cached_property
+    def flat(self) -> Kernel:
+        """The form with flat operands and merged axes."""
+        return schedulable(self.form)
 
 
 def share_work(plan: Plan, kernels: Mapping[str, Scheduled], host: Host) -> Plan:
@@ -32,7 +43,7 @@ def share_work(plan: Plan, kernels: Mapping[str, Scheduled], host: Host) -> Plan
     Calls with enough work are shared: how much that is, is chosen for two threads. Threads do not share a program in
     which that saves nothing.
     """
-    work = {name: work_estimate(*scheduled, host) for name, scheduled in kernels.items()}
+    work = {name: work_estimate(kernel, host) for name, kernel in kernels.items()}
     touches = Touches(plan, kernels, host)
     best, saved = plan.entries, 0.0
     for least in SMALLEST_SHARED:
@@ -59,11 +70,12 @@ def _saved(entries: Iterable[Entry]) -> float:
     return total
 
 
-def work_estimate(kernel: Kernel, schedule: Schedule, host: Host) -> int:
+def work_estimate(kernel: Scheduled, host: Host) -> int:
     """Nanoseconds that one thread takes at all capacities, estimated, if threads can share the kernel; else 0."""
+    schedule = kernel.schedule
     if schedule.parallel is None:
         return 0
-    flat = schedulable(kernel)
+    flat = kernel.flat
     if schedule.kind in ("outer", "dot"):
         return int(points(flat) / (host.lanes * FMA_VECTORS) * CYCLE)
     tiled = dict(schedule.tile)
@@ -99,7 +111,7 @@ class Touches:
 
     def of_call(self, call: Call, loops: Sequence[Loop]) -> list[Touch]:
         """The bytes of each operand, in all turns of the loops around the call."""
-        kernel, _ = self._kernels[call.kernel]
+        kernel = self._kernels[call.kernel].form
         parts = self._parts_of(call.kernel) if call.shared else [FIRST_THREAD] * len(call.operands)
         return [self._touch(name, loops, operand.role != "in", part)
                 for name, operand, part in zip(call.operands, kernel.operands, parts, strict=True)]
@@ -134,7 +146,7 @@ class Touches:
 
     def _parts_of(self, kernel: str) -> list[Part | None]:
         if kernel not in self._parts:
-            self._parts[kernel] = parts(*self._kernels[kernel], self._host)
+            self._parts[kernel] = parts(self._kernels[kernel], self._host)
         return self._parts[kernel]
 
 
@@ -144,14 +156,14 @@ def _place(buffer: Buffer) -> tuple[str, int]:
     return "arena", buffer.offset
 
 
-def parts(kernel: Kernel, schedule: Schedule, host: Host) -> list[Part | None]:
+def parts(kernel: Scheduled, host: Host) -> list[Part | None]:
     """How a shared kernel cuts each of its operands, None where that is not known.
 
     Known are shares of whole rows: the parallel axis counts them, all else in the index stays within a row.
     """
-    flat = schedulable(kernel)
-    axis = next(a for a in flat.space if a.name == schedule.parallel)
-    tiles = tiles_of(kernel, schedule, host, axis.name)
+    flat = kernel.flat
+    axis = next(a for a in flat.space if a.name == kernel.schedule.parallel)
+    tiles = tiles_of(kernel.form, flat, kernel.schedule, host, axis.name)
     if any(segment.limit is not None for segment in tiles):  # a tile may reach into another thread's
         return [None] * len(flat.operands)
     text = re.sub(rf"\b{re.escape(axis.name)}\b", "axis", " then ".join(map(str, tiles)))

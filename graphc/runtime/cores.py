@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import operator
 import os
@@ -14,6 +15,7 @@ from graphc.errors import CompileError, InputError
 
 MOST_THREADS = 256
 VARIABLE = "GRAPHC_THREADS"
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 def chosen_threads(threads: int | None, environment: Mapping[str, str]) -> int:
@@ -47,21 +49,32 @@ def available_cores() -> int:
     affinity: Callable[[int], Collection[int]] | None = getattr(os, "sched_getaffinity", None)
     if affinity is None:
         return os.cpu_count() or 1
-    cores = physical_cores(affinity(0), Path("/sys/devices/system/cpu"))
+    cores = physical_cores(affinity(0), _CPUS)
     quota = cpu_quota(Path("/sys/fs/cgroup/cpu.max"))
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def physical_cores(cpus: Collection[int], folder: Path) -> int:
     """How many cores the logical `cpus` make; `folder` has `cpu<n>/topology`, as Linux' /sys/devices/system/cpu."""
-    cores = set()
-    for cpu in cpus:
-        try:
-            siblings = (folder / f"cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            siblings = str(cpu)
-        cores.add(siblings)
-    return max(1, len(cores))
+    return max(1, len({_core(cpu, folder) for cpu in cpus}))
+
+
+def apart(cpus: Collection[int], taken: int, folder: Path = _CPUS) -> list[int]:
+    """One of the logical `cpus` of each core, but for the core of the CPU `taken`."""
+    by_core: dict[str, int] = {}
+    for cpu in sorted(cpus):
+        by_core.setdefault(_core(cpu, folder), cpu)
+    by_core.pop(_core(taken, folder), None)
+    return list(by_core.values())
+
+
+@functools.cache
+def _core(cpu: int, folder: Path) -> str:
+    """The core that a logical CPU belongs to, by the CPUs that it has."""
+    try:
+        return (folder / f"cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return str(cpu)
 
 
 def cpu_quota(file: Path) -> float | None:

@@ -151,7 +151,10 @@ class Executable:
 
     def _run_in_turn(self, pace: Pace) -> None:
         """On as many threads as `pace` says."""
-        arguments = self._arguments(team().hire(pace.threads))
+        threads = team().hire(pace.threads)
+        if pace.settling:
+            team().spread(threads)
+        arguments = self._arguments(threads)
         start = time.perf_counter()
         self._run(*arguments)
         pace.took(time.perf_counter() - start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 WARM_UP = 2  # steps that are slow for reasons of their own: cold caches, pages touched for the first time
 TRIALS = 3  # steps that tell what a number of threads costs, after one to get used to it
 SHORT = 0.01  # seconds; a program of shorter steps is surveyed at its beginning
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds from one survey to the next
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds from one survey to the next
 _WEIGHT = 0.25  # of the latest step in the smoothed time
 _OUTLIER = 3.0  # times the least: what a single slow step counts at most
 _FORGETTING = 1.002  # growth of the least time with each step, so that a change of the work is noticed
@@ -48,6 +48,11 @@ class Pace:
     def most(self) -> int:
         """The greatest number of threads that it may choose."""
         return self._levels[0]
+
+    @property
+    def settling(self) -> bool:
+        """True before a step that is not timed: the first on another number of threads, or the very first."""
+        return self._steps == (0 if self._survey else -WARM_UP)
 
     def took(self, seconds: float) -> None:
         """The step took so long."""

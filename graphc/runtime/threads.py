@@ -14,12 +14,14 @@ import ctypes
 import functools
 import os
 import signal
+import sys
 import threading
 import warnings
+from collections.abc import Iterable
 
 from graphc.errors import GraphcWarning
 from graphc.ir.buffers import address, aligned_zeros
-from graphc.runtime.cores import MOST_THREADS
+from graphc.runtime.cores import MOST_THREADS, apart
 from graphc.runtime.driver import CLOCK_MONOTONIC, driver
 
 STEPS = threading.RLock()  # held for a step; one lock, not one a variable: taking many is not safe against Ctrl-C
@@ -27,6 +29,7 @@ STEPS = threading.RLock()  # held for a step; one lock, not one a variable: taki
 EVENT = 32  # int64 cells of an event, see team.ll
 SPIN_NANOSECONDS = 20_000
 AHEAD_NANOSECONDS = 30_000
+MOST_CPUS = 8192  # bits of a CPU set that the system is given
 _SPINNING, _CLOCK, _FINISHED, _MUTEX, _CONDITION = 10, 11, 12, 16, 24
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
@@ -69,6 +72,23 @@ class Team:
     def rouse(self, threads: int) -> None:
         """Wake workers for a job that comes within the time that inputs take."""
         driver().rouse(self.address, min(threads, self._hired + 1), AHEAD_NANOSECONDS)
+
+    def spread(self, threads: int) -> None:
+        """Move the workers of so many threads each to a core of its own, away from this thread's; they may move again.
+
+        Where all cores are busy the system wakes a thread on the core of the one that wakes it, and they take turns.
+        """
+        if not hasattr(os, "sched_getaffinity"):
+            return  # macOS places threads itself
+        allowed = os.sched_getaffinity(0)
+        free = apart(allowed, self._library.sched_getcpu())
+        for worker, cpu in zip(range(min(threads - 1, self._hired)), free, strict=False):
+            self._allow(worker, {cpu})
+            self._allow(worker, allowed)
+
+    def _allow(self, worker: int, cpus: Iterable[int]) -> None:
+        mask = sum(1 << cpu for cpu in cpus).to_bytes(MOST_CPUS // 8, sys.byteorder)
+        self._library.pthread_setaffinity_np(ctypes.c_void_p(self._handles[worker]), ctypes.c_size_t(len(mask)), mask)
 
     def dismiss(self) -> None:
         """End all workers and wait until they are gone."""

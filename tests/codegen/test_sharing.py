@@ -11,7 +11,7 @@ import graphc as gc
 from graphc.codegen import sharing
 from graphc.codegen.choose import choose
 from graphc.codegen.host import Host, host
-from graphc.codegen.sharing import parts, share_work, work_estimate
+from graphc.codegen.sharing import Scheduled, parts, share_work, work_estimate
 from graphc.kernel.form import Kernel
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.plan import Barrier, Buffer, Call, Loop, Plan, walk
@@ -50,7 +50,7 @@ kernel rows(x: f32[64,512], w: f32[512,512]) -> (y: f32[64,512]) {
 
 def strides(kernel: Kernel, schedule: Schedule) -> list[int | None]:
     """The rows that each operand is cut by, in bytes."""
-    return [part and part.stride for part in parts(kernel, schedule, host())]
+    return [part and part.stride for part in parts(Scheduled(kernel, schedule), host())]
 
 
 def by_rows(tile: int) -> Schedule:
@@ -62,7 +62,7 @@ def test_shares_of_whole_rows_are_known() -> None:
     assert strides(ROWS, Schedule("outer", "j", (("i", 8), ("j", 64)), ("j", "i"), parallel="j")) == [None, None, None]
     assert strides(ROWS, by_rows(5)) == [None, None, None]  # the last tile reaches into another thread's
     assert strides(TRANSPOSE, Schedule("vector", "j", (("j", 64),), ("i", "j"), parallel="i")) == [2048, None]
-    assert parts(ROWS, by_rows(8), host())[0] != parts(ROWS, by_rows(4), host())[0]
+    assert parts(Scheduled(ROWS, by_rows(8)), host())[0] != parts(Scheduled(ROWS, by_rows(4)), host())[0]
 
 
 def plan_of(*kernels: str) -> Plan:
@@ -76,7 +76,7 @@ def plan_of(*kernels: str) -> Plan:
 
 def shown(plan: Plan, tile: int) -> list[str]:
     """Calls and barriers where `rows` has tiles of so many rows, and `more` of 8."""
-    kernels = {"rows": (ROWS, by_rows(tile)), "more": (ROWS, by_rows(8))}
+    kernels = {"rows": Scheduled(ROWS, by_rows(tile)), "more": Scheduled(ROWS, by_rows(8))}
     placed = share_work(plan, kernels, host()).entries
     assert all(e.shared for e in walk(placed) if isinstance(e, Call))
     return [line.split("(")[0].strip() for line in _entries(placed)]
@@ -118,8 +118,8 @@ def test_what_sharing_saves_pays_for_its_barriers(monkeypatch: pytest.MonkeyPatc
     small = Schedule("outer", "j", (("i", 16), ("j", 64)), ("i", "j"), parallel="i")
     narrow = replace(ROWS, name="small")
     work = {"rows": 100_000, "small": 1_000}
-    monkeypatch.setattr(sharing, "work_estimate", lambda kernel, schedule, host: work[kernel.name])
-    kernels = {"rows": (ROWS, by_rows(8)), "small": (narrow, small)}
+    monkeypatch.setattr(sharing, "work_estimate", lambda kernel, host: work[kernel.form.name])
+    kernels = {"rows": Scheduled(ROWS, by_rows(8)), "small": Scheduled(narrow, small)}
 
     def table() -> list[str]:
         return [line.split("(")[0] + line[-7:].replace("shared", "*")[-1]
@@ -133,10 +133,10 @@ def test_what_sharing_saves_pays_for_its_barriers(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_work_is_estimated_where_none_can_be_shared() -> None:
-    assert work_estimate(ROWS, by_rows(8), host()) > 10_000
-    assert work_estimate(ROWS, Schedule("outer", "j", (("i", 8), ("j", 64)), ("i", "j")), host()) == 0
-    assert 0 < work_estimate(SCALE, choose_shared(SCALE), host()) < 5_000
-    plan = share_work(plan_of("rows"), {"rows": (ROWS, Schedule("scalar"))}, host())
+    assert work_estimate(Scheduled(ROWS, by_rows(8)), host()) > 10_000
+    assert work_estimate(Scheduled(ROWS, replace(by_rows(8), parallel=None)), host()) == 0
+    assert 0 < work_estimate(Scheduled(SCALE, choose_shared(SCALE)), host()) < 5_000
+    plan = share_work(plan_of("rows"), {"rows": Scheduled(ROWS, Schedule("scalar"))}, host())
     assert plan.entries == plan_of("rows").entries
 
 

@@ -10,6 +10,7 @@ import pytest
 from graphc.errors import CompileError, InputError
 from graphc.runtime.cores import (
     MOST_THREADS,
+    apart,
     available_cores,
     chosen_threads,
     cpu_quota,
@@ -32,6 +33,9 @@ def test_hardware_threads_of_a_core_count_once(tmp_path: Path) -> None:
     assert physical_cores({0, 2}, tmp_path) == 1
     assert physical_cores({0, 1}, tmp_path) == 2
     assert physical_cores({0, 7, 8}, tmp_path) == 3  # what is not told counts as a core
+    assert apart({0, 1, 2, 3}, 2, tmp_path) == [1]
+    assert apart({0, 2, 3}, 1, tmp_path) == [0]
+    assert apart({0, 7, 8}, 7, tmp_path) == [0, 8]
 
 
 @pytest.mark.parametrize(

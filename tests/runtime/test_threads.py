@@ -22,7 +22,7 @@ from graphc.runtime import executable as executable_module
 from graphc.runtime.cache import ProgramCache, ProgramImage
 from graphc.runtime.executable import Executable
 from graphc.runtime.profile import profile
-from graphc.runtime.threads import STEPS, Team
+from graphc.runtime.threads import STEPS, Team, team
 
 MUCH = 10**9  # nanoseconds that a call claims to take: enough for any number of threads
 
@@ -126,6 +126,18 @@ def test_workers_stay_until_they_are_dismissed(own_team: Team) -> None:
     assert own_team.hire(3) == 3 and own_team.workers == 2
     own_team.close()
     assert own_team.hire(3) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU sets")
+def test_spreading_leaves_workers_free_to_move(make: Callable[..., Executable]) -> None:
+    program = make(4)
+    before = os.sched_getaffinity(0)
+    on(program, 4)
+    with STEPS:
+        team().spread(4)
+    masks = {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")}
+    assert masks == {frozenset(before)}
+    assert on(program, 4)[1] == [40, 0]
 
 
 def test_a_system_that_gives_no_more_threads(own_team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,8 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     return _constants(source.text) + tables + source.text
 
 
-def tiles_of(kernel: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:
-    """The tiles that cover an axis of `schedulable(kernel)` in the code, of one point if it is untiled."""
-    flat = schedulable(kernel)
+def tiles_of(kernel: Kernel, flat: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:
+    """The tiles that cover an axis of `flat = schedulable(kernel)` in the code, of one point if it is untiled."""
     context = _context(kernel, flat, host)
     found = next(a for a in flat.space if a.name == axis)
     if axis in dict(schedule.tile):
