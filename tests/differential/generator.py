@@ -35,7 +35,8 @@ SIZES = (0, 1, 1, 2, 2, 3, 5, 7, 11, 13, LANES - 1, LANES, LANES + 1, 2 * LANES 
 CAPACITIES = (1, 2, 7, 13, LANES - 1, LANES, LANES + 1, 2 * LANES, 37)
 DRAWN = tuple(op for op in OPS.values() if not op.expanded and op.samples is not None)
 ELEMENTWISE = tuple(op for op in DRAWN if op.scalar)
-OFTEN = ("matmul", "sum", "mean", "max", "transpose", "reshape", "broadcast_to", "slice", "concatenate", "log_softmax")
+OFTEN = ("matmul", "sum", "mean", "max", "transpose", "reshape", "broadcast_to", "slice", "concatenate", "log_softmax",
+         "contract", "max_pool", "scan")  # fmt: skip
 STRUCTURED = tuple(op for op in DRAWN if not op.scalar for _ in range(3 if op.name in OFTEN else 1))
 
 

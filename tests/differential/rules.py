@@ -17,6 +17,7 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Op
 from graphc.ir.types import DTYPES, TensorType, bool_, u8
 
+from . import structures
 from .noise import COUNT
 
 if TYPE_CHECKING:
@@ -342,7 +343,9 @@ RULES: Mapping[str, Callable[[Growth, Op], Value]] = {
     "broadcast_to": broadcast_to,
     "cast": cast,
     "concatenate": concatenate,
+    "cond": structures.cond,
     "constant": constant,
+    "contract": structures.contract,
     "cross_entropy": cross_entropy,
     "cumprod": along(NUMBERS, reverse=lambda g: g.flip()),
     "cumsum": along(NUMBERS, reverse=lambda g: g.flip()),
@@ -353,6 +356,7 @@ RULES: Mapping[str, Callable[[Growth, Op], Value]] = {
     "log_softmax": lambda g, op: g.builder.log_softmax(g.pick(FLOATS, rank=1)),
     "logsumexp": reduction(FLOATS),
     "matmul": matmul,
+    "max_pool": structures.pool,
     "max": reduction(ORDERED, ties=_ties),
     "mean": reduction(FLOATS),
     "min": reduction(ORDERED, ties=_ties),
@@ -363,6 +367,7 @@ RULES: Mapping[str, Callable[[Growth, Op], Value]] = {
     "ranks": along(ORDERED, descending=lambda g: g.flip()),
     "reshape": reshape,
     "roll": roll,
+    "scan": structures.scan,
     "scatter_add": scatter_add,
     "scatter_along_axis": scatter_along_axis,
     "size": lambda g, op: g.builder.size(dim=g.choose([ROWS, ROWS * 2 + 1, ROWS * ROWS])),
@@ -374,6 +379,7 @@ RULES: Mapping[str, Callable[[Growth, Op], Value]] = {
     "take_along_axis": take_along_axis,
     "transpose": transpose,
     "uniform": uniform,
+    "while_loop": structures.while_loop,
     "var": reduction(FLOATS, correction=lambda g, axes: int(g.flip())),
     "any": reduction("b"),
     "all": reduction("b"),
