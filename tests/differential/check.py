@@ -43,9 +43,13 @@ def check(case: Case, without: Sequence[str] = ()) -> Failure | None:
     try:
         program = Compiled(case, without)
         for position, count in enumerate(case.counts):
-            failure = compare(case, trials, position, program(count))
+            found = program(count)
+            failure = compare(case, trials, position, found)
             if failure is not None:
                 return Failure(failure.kind, f"{failure.message}; {program.blame(position, trials)}", failure.position)
+            for k, (one, two) in enumerate(zip(found, program(count, threads=2), strict=True)):
+                if one.tobytes() != two.tobytes():
+                    return Failure("threads", f"output {k} has other bits on two threads with N = {count}", k)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a failure to be shrunk and shown
         return Failure(type(error).__name__, str(error))
     return None
@@ -115,9 +119,9 @@ class Compiled:
         owners = {buffer: self.owners[built.variables[buffer]] for buffer in plan.variables}
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
         seed = int(case.arrays[RNG][0]) if RNG in names else 0
-        self.executable = Executable(plan, objects, owners, built.constants, seed)
+        self.executable = Executable(plan, objects, owners, built.constants, seed, threads=2)
 
-    def __call__(self, count: int) -> list[np.ndarray]:
+    def __call__(self, count: int, threads: int = 1) -> list[np.ndarray]:
         """Results, then the updated variables."""
         case, rows = self.case, self.case.rows(count)
         for name, owner in self.owners.items():
@@ -125,7 +129,8 @@ class Compiled:
         self.executable._arena[...] = 0xFF  # NaN and -1: what is read must have been written in this very step
         if RNG in rows:
             self.executable.steps = int(rows[RNG][1])
-        results = self.executable({v: rows[v] for v in self.built.plan.inputs})
+        with self.executable.lock:
+            results = self.executable.step([rows[name] for name in self.built.plan.inputs], threads=threads)
         return [*results, *(self.owners[name].array.copy() for name in case.updated)]
 
     def blame(self, position: int, trials: Trials) -> str:

@@ -15,7 +15,7 @@ from graphc.errors import GraphcError
 from graphc.ir.builder import Builder, broadcast_shapes
 from graphc.ir.dims import Dim, evaluate, symbol, symbols
 from graphc.ir.graph import Graph, Value, topological
-from graphc.ir.op import OPS
+from graphc.ir.op import OPS, Op
 from graphc.ir.types import DType, TensorType, as_dtype, bool_, f32, f64, i32, i64, u8
 from graphc.passes.bind import graph_symbols
 from graphc.passes.rewrite import Rule
@@ -101,14 +101,19 @@ class Growth:
         if not fitting:
             dtype = self.dtype_like(self.choose(kinds))
             return self.leaf((*(self.choose(self.sizes) for _ in range(rank)), *self.shape(1)), dtype)
-        return self.choose(fitting[-5:] if self.rng.random() < 0.6 else fitting)
+        return self._recent(fitting)
+
+    def _recent(self, values: Sequence[Value]) -> Value:
+        """The last value, one of the last, or any: chains are what fuses."""
+        kind = self.rng.random()
+        return values[-1] if kind < 0.4 else self.choose(values[-4:] if kind < 0.7 else values)
 
     def operand(self, dtype: DType, beside: tuple[Dim, ...] | None) -> Value:
         """A value of a dtype (cast to it, or new), that broadcasts with the shape `beside`."""
         fitting = [v for v in self.pool if _broadcasts(v.type.shape, beside) and v.type.rank <= 4]
         same = [v for v in fitting if v.type.dtype == dtype]
         if same and self.rng.random() < 0.85:
-            return self.choose(same[-5:] if self.rng.random() < 0.5 else same)
+            return self._recent(same)
         castable = [v for v in fitting if v.type.dtype.kind in ("b", "u") or dtype.is_float or dtype == bool_]
         if castable and self.rng.random() < 0.5:
             value = self.choose(castable)
@@ -183,21 +188,24 @@ class Growth:
 
     # -- growing ---------------------------------------------------------------------------------------------
 
-    def grow(self, holding: Rule | None = None) -> bool:
+    def grow(self, what: Op | Rule) -> bool:
         """Add an op, or what a rewrite rule looks for, if it fits something and float32 can know its value."""
         before = len(self.inputs)
         try:
-            accepted = self.accept(self._drawn() if holding is None else idiom(self, holding))
+            accepted = self.accept(idiom(self, what) if isinstance(what, Rule) else self._applied(what))
         except (GraphcError, Unfit):
             accepted = False
         if not accepted:
             self._forget_inputs(before)
         return accepted
 
-    def _drawn(self) -> Value:
+    def any_op(self) -> Op | Rule:
+        """What to add next."""
         if self.rng.random() < 0.12:
-            return idiom(self, self.choose(IDIOMS))
-        op = self.choose(ELEMENTWISE if self.rng.random() < 0.45 else STRUCTURED)
+            return self.choose(IDIOMS)
+        return self.choose(ELEMENTWISE if self.rng.random() < 0.45 else STRUCTURED)
+
+    def _applied(self, op: Op) -> Value:
         return RULES.get(op.name, elementwise if op.scalar else sampled)(self, op)
 
     def accept(self, value: Value) -> bool:
@@ -238,18 +246,23 @@ def _broadcasts(shape: tuple[Dim, ...], beside: tuple[Dim, ...] | None) -> bool:
 
 
 def draw(seed: int, holding: Rule | None = None) -> Case:
-    """The case of a seed: the same on every machine of equal vector width. It may be made to hold a rule's pattern."""
+    """The case of a seed: the same on every machine of equal vector width.
+
+    It holds a rule's pattern, or else the op whose turn it is: as many seeds in a row as there are ops have them all.
+    """
     g = Growth(seed)
     for _ in range(int(g.rng.integers(1, 4))):
         g.leaf(g.shape(3), f32 if g.rng.random() < 0.7 else g.dtype_like(g.choose("fiub")))
     wanted = int(g.rng.integers(2, MOST_NODES - 6))
-    if holding is not None and any(g.grow(holding) for _ in range(20)):
+    first = holding or DRAWN[seed % len(DRAWN)]
+    if any(g.grow(first) for _ in range(20)):
         g.held = g.pool[-1]
+    if holding is not None:
         wanted = wanted // 2
     for _ in range(4 * wanted):
         if len(topological(g.pool)) >= wanted:
             break
-        g.grow()
+        g.grow(g.any_op())
     return finished(g)
 
 
@@ -261,6 +274,7 @@ def finished(g: Growth) -> Case:
     if g.rng.random() < 0.8:
         results += Derivatives(g).draw()
     updates = _updates(g, results)
+    results += [v for v in g.inputs if v.name in updates and g.rng.random() < 0.3]  # the value before the step
     while len(topological([*results, *updates.values()])) > MOST_NODES and len(results) > 1:
         del results[0]
     graph = Graph("random", tuple(g.inputs), (*results, *updates.values()))

@@ -4,7 +4,8 @@ Every inexact value (inputs included) is changed by some units of rounding of it
 largest change of a result is what it may deviate by (Parker, "Monte Carlo arithmetic", 1997). So no rule is needed for
 each op: a difference that cancels, an argmax of near-equal elements and a sum of many terms all show what they do. The
 noise is a function of the value, so equal values stay equal: ties are ties in every run. Whole numbers and values
-that an op only passes on get none: zeros, ones, counts and whatever comes out of comparisons are exact.
+that an op only passes on get none: zeros, ones, counts and whatever comes out of comparisons are exact. In the last run
+values are rounded instead, so that nearly equal ones become equal.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from graphc.ir.graph import Graph, Node, Value, with_inputs
 from graphc.ir.types import f32, tensor
 
 COUNT = "N"  # the one dimension symbol of random graphs
-NOISY_RUNS = 4  # in pairs of opposite noise
+NOISY_RUNS = 4  # two of opposite noise, one more, and one of rounded values
+ROUNDED_BITS = {"f32": 20, "f64": 48}  # of the digits, in the last run
+NO_COPIES = frozenset(["mean", "norm", "std", "var", "logsumexp"])  # a result that equals an operand's element is rounded
+DEVIATIONS = frozenset(["std", "var"])  # of equal elements 0, but in float32 their sum is no multiple of one of them
 # Relative noise of an op. A float32 has 2^-24; tile functions are right to 2 units, sums of n terms to about sqrt(n).
 NOISE = {"f32": 2.0**-21, "f64": 2.0**-49}
 LARGEST = 1e4  # of a value: what is larger only overflows later
@@ -90,8 +94,10 @@ class Trials:
         results = []
         for run in range(1 + NOISY_RUNS):
             arrays = {f"x{k}": self.values[v][position][run] for k, v in enumerate(node.inputs)}
+            if run and node.op.name in DEVIATIONS:
+                arrays = {name: _scattered(array, v, run) for (name, array), v in zip(arrays.items(), node.inputs)}
             results.append(computed(graph, {**arrays, "rows": np.zeros(self.counts[position])}))
-        operands = [self.values[v][position][0] for v in node.inputs]
+        operands = [self.values[v][position][0] for v in node.inputs if node.op.name not in NO_COPIES]
         return [_runs(found, operands, v) for v, found in zip(node.outputs, zip(*results, strict=True), strict=True)]
 
 
@@ -130,8 +136,19 @@ def _kept(exact: np.ndarray, operands: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _noisy(array: np.ndarray, value: Value, run: int) -> np.ndarray:
-    digits, _ = np.frexp(array)
-    pair, turned = divmod(run, 2)
+    digits, exponents = np.frexp(array)
+    dtype = value.type.dtype.name
     with np.errstate(all="ignore"):
-        sign = np.where(np.cos(1e9 * (pair + 1) * digits + pair) > 0, 1.0, -1.0) * (-1 if turned else 1)
-        return np.asarray(array * (1 + NOISE[value.type.dtype.name] * sign))
+        if run == NOISY_RUNS - 1:
+            unit = 2.0 ** ROUNDED_BITS[dtype]
+            return np.ldexp(np.rint(digits * unit) / unit, exponents)
+        sign = np.where(np.cos(1e9 * digits + run // 2) > 0, 1.0, -1.0) * (-1 if run == 1 else 1)
+        return np.asarray(array * (1 + NOISE[dtype] * sign))
+
+
+def _scattered(array: np.ndarray, value: Value, run: int) -> np.ndarray:
+    """The array with noise that equal elements do not share."""
+    if array.dtype.kind != "f":
+        return array
+    places = np.arange(array.size).reshape(array.shape)
+    return np.asarray(array * (1 + NOISE[value.type.dtype.name] * np.cos(7.0 * places + run)))

@@ -356,7 +356,7 @@ RULES: Mapping[str, Callable[[Growth, Op], Value]] = {
     "log_softmax": lambda g, op: g.builder.log_softmax(g.pick(FLOATS, rank=1)),
     "logsumexp": reduction(FLOATS),
     "matmul": matmul,
-    "max_pool": structures.pool,
+    "max_pool": structures.max_pool,
     "max": reduction(ORDERED, ties=_ties),
     "mean": reduction(FLOATS),
     "min": reduction(ORDERED, ties=_ties),

@@ -32,7 +32,10 @@ def _images(g: Growth, rank: int) -> Value:
 
 
 def contract(g: Growth, op: Op) -> Value:
-    """A convolution along one or two axes, transposed or not."""
+    """A convolution along one or two axes, transposed or not; or the mean of windows, which is one too."""
+    if g.rng.random() < 0.2:
+        rank, kernel, options = _windows(g)
+        return (pooling.avg_pool1d if rank == 1 else pooling.avg_pool2d)(_images(g, rank), kernel, **options)
     rank = g.choose([1, 2])
     x = _images(g, rank)
     channels = x.type.shape[1]
@@ -53,8 +56,14 @@ def contract(g: Growth, op: Op) -> Value:
     return function(x, weight, groups=groups, **options)
 
 
-def pool(g: Growth, op: Op) -> Value:
-    """A maximum or a mean of windows along one or two axes."""
+def max_pool(g: Growth, op: Op) -> Value:
+    """The maximum of windows along one or two axes."""
+    rank, kernel, options = _windows(g)
+    return (pooling.max_pool1d if rank == 1 else pooling.max_pool2d)(_images(g, rank), kernel, **options)
+
+
+def _windows(g: Growth) -> tuple[int, list[int], dict[str, Any]]:
+    """Number of axes, sizes of windows, and how they slide."""
     rank = g.choose([1, 2])
     kernel = [g.choose([1, 2, 3]) for _ in range(rank)]
     options: dict[str, Any] = {
@@ -62,10 +71,7 @@ def pool(g: Growth, op: Op) -> Value:
         "padding": [g.choose([0, k // 2]) for k in kernel],
         "ceil_mode": g.flip(),
     }
-    x = _images(g, rank)
-    if g.rng.random() < 0.3:
-        return (pooling.avg_pool1d if rank == 1 else pooling.avg_pool2d)(x, kernel, **options)
-    return (pooling.max_pool1d if rank == 1 else pooling.max_pool2d)(x, kernel, **options)
+    return rank, kernel, options
 
 
 # ------------------------------------------------------------------------------------------- branches and loops
