@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 IDIOMS: tuple[Rule, ...] = tuple(
     rule for rule in (*CANONICALISE_RULES, *STABILITY_RULES) if isinstance(rule.patterns[0], Application)
 )
-FREELY = ("reshape", "transpose", "broadcast_to", "cast", "matmul")  # attributes by the op's own rule
+FREELY = ("reshape", "transpose", "broadcast_to", "cast", "matmul", "einsum")  # attributes by the op's own rule
 
 
 def idiom(g: Growth, rule: Rule) -> Value:
     """Nodes that one of the rule's patterns matches. Raises GraphcError or Unfit where that does not work out."""
-    rank = 2 if "matmul" in rule.pattern or "transpose" in rule.pattern else 1
+    rank = g.choose([2, 3]) if "matmul" in rule.pattern or "transpose" in rule.pattern else 1
     kind = "i" if g.rng.random() < 0.15 else "f"
-    return Instance(g).value(g.choose(rule.patterns), g.pick(kind, rank=rank))
+    like = g.pick(kind, rank=rank)
+    if "broadcast_to" in rule.pattern and g.rng.random() < 0.4:
+        like = g.builder.max(like, axes=tuple(range(like.type.rank)))  # a single number
+    return Instance(g).value(g.choose(rule.patterns), like)
 
 
 class Instance:
@@ -79,6 +82,8 @@ class Instance:
 
     def _by_rule(self, pattern: Application, like: Value) -> Value:
         """An op whose attributes its own drawing rule chooses, with the first operand that the pattern asks for."""
+        if pattern.op == "einsum":
+            return rules.einsum(self.g, OPS["einsum"])
         operand = self.value(pattern.args[0], like)
         g, b = self.g, self.g.builder
         if pattern.op == "reshape":
@@ -90,7 +95,7 @@ class Instance:
             order[-2:] = order[-2:][::-1]
             return b.transpose(operand, permutation=tuple(order))
         if pattern.op == "broadcast_to":
-            extra = (g.size(),) if operand.type.rank < 4 and g.rng.random() < 0.7 else ()
+            extra = tuple(g.size() for _ in range(g.choose([0, 1, 2])) if operand.type.rank < 3)
             return b.broadcast_to(operand, shape=(*extra, *operand.type.shape))
         if pattern.op == "cast":
             return b.cast(operand, dtype=g.choose([operand.type.dtype, *rules.DTYPES[:4]]))

@@ -24,7 +24,7 @@ from graphc.ir.types import f32, tensor
 COUNT = "N"  # the one dimension symbol of random graphs
 NOISY_RUNS = 4  # two of opposite noise, one more, and one of rounded values
 ROUNDED_BITS = {"f32": 20, "f64": 48}  # of the digits, in the last run
-NO_COPIES = frozenset(["mean", "norm", "std", "var", "logsumexp"])  # a result that equals an operand's element is rounded
+NO_COPIES = frozenset(["mean", "norm", "std", "var", "logsumexp"])  # equal to an operand's element, but for rounding
 DEVIATIONS = frozenset(["std", "var"])  # of equal elements 0, but in float32 their sum is no multiple of one of them
 # Relative noise of an op. A float32 has 2^-24; tile functions are right to 2 units, sums of n terms to about sqrt(n).
 NOISE = {"f32": 2.0**-21, "f64": 2.0**-49}
@@ -95,7 +95,7 @@ class Trials:
         for run in range(1 + NOISY_RUNS):
             arrays = {f"x{k}": self.values[v][position][run] for k, v in enumerate(node.inputs)}
             if run and node.op.name in DEVIATIONS:
-                arrays = {name: _scattered(array, v, run) for (name, array), v in zip(arrays.items(), node.inputs)}
+                arrays = {f"x{k}": _scattered(arrays[f"x{k}"], v, run) for k, v in enumerate(node.inputs)}
             results.append(computed(graph, {**arrays, "rows": np.zeros(self.counts[position])}))
         operands = [self.values[v][position][0] for v in node.inputs if node.op.name not in NO_COPIES]
         return [_runs(found, operands, v) for v, found in zip(node.outputs, zip(*results, strict=True), strict=True)]

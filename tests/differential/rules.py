@@ -90,7 +90,7 @@ def some_axes(g: Growth, rank: int) -> tuple[int, ...]:
     """A few axes, some counted from the back; none of a scalar."""
     if rank == 0:
         return ()
-    chosen = [k for k in range(rank) if g.rng.random() < 0.6] or [int(g.rng.integers(rank))]
+    chosen = [k for k in range(rank) if g.rng.random() < 0.6] or [rank - 1]
     return tuple(k - rank if g.rng.random() < 0.3 else k for k in chosen)
 
 
@@ -218,6 +218,7 @@ def slice_(g: Growth, op: Op) -> Value:
             by = int(g.choose([1, 1, 2, 3]))
             first = int(g.rng.integers(d)) if d and g.flip() else 0
             count = -(-(d - first) // by)
+            count = int(g.rng.integers(1, count + 1)) if count and g.flip() else count
             if d and g.rng.random() < 0.25:
                 first, by = first + (count - 1) * by, -by
         start.append(first), shape.append(count), step.append(by)

@@ -1,4 +1,4 @@
-"""How windows and control flow are drawn: convolutions and pooling of any stride, branches and loops of small bodies."""
+"""How windows and control flow are drawn: convolutions and pooling of any stride, branches and small loops."""
 
 from __future__ import annotations
 
