@@ -26,6 +26,8 @@ from graphc.ops.scan import length_symbols
 from graphc.passes.manager import Stage, run
 from graphc.passes.pipeline import default_pipeline
 
+PLANNING = ("layouts", "split")  # what can be switched off behind the passes
+
 
 @dataclass(frozen=True)
 class CompiledKernel:
@@ -60,9 +62,11 @@ def optimise(
 ) -> tuple[Graph, tuple[Stage, ...]]:
     """Run the default pipeline on a declared graph.
 
-    `sizes` fixes dimension symbols, `without` switches passes off by name, `check` verifies the graph after each.
+    `sizes` fixes dimension symbols, `without` switches passes off by name, `PLANNING` aside, `check` verifies the graph
+    after each.
     """
-    return run(graph, default_pipeline(sizes or {}, without=tuple(without)), verify=check)
+    passes = tuple(name for name in without if name not in PLANNING)
+    return run(graph, default_pipeline(sizes or {}, without=passes), verify=check)
 
 
 def build(
@@ -77,21 +81,23 @@ def build(
 ) -> Build:
     """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name.
 
-    Symbols in the lengths of loops are fixed at their capacities. `memory_limit` is the most bytes that the arena may
-    take; see `graphc.codegen.memory.plan_program`.
+    `without` switches off passes, and parts of `PLANNING`, by name. Symbols in the lengths of loops are fixed at their
+    capacities. `memory_limit` is the most bytes that the arena may take; see `graphc.codegen.memory.plan_program`.
     """
     lengths = {name: capacities[name] for name in length_symbols(graph)}
     capacities = {name: size for name, size in capacities.items() if name not in lengths}
     final, stages = optimise(graph, sizes=lengths, without=without, check=check)
     names = Names()
     lowered = lower_graph(final, capacities, names)
-    planned = plan_program(final, lowered, names, signature, capacities, memory_limit)
-    check_sizes(planned.plan)
     machine = host()
+    planned = plan_program(
+        final, lowered, names, signature, capacities, memory_limit, machine=machine, without=without
+    )
+    check_sizes(planned.plan)
     compiled: dict[str, CompiledKernel] = {}
     codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
     for form in planned.kernels:
-        schedule = (schedules or {}).get(form.name)
+        schedule = {**planned.schedules, **(schedules or {})}.get(form.name)
         compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
     shared = share_work(planned.plan, {n: Scheduled(k.form, k.schedule) for n, k in compiled.items()}, machine)
@@ -99,7 +105,7 @@ def build(
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }
-    remarks = tuple(remark for stage in stages for remark in stage.remarks)
+    remarks = (*(remark for stage in stages for remark in stage.remarks), *planned.remarks)
     return Build(plan, compiled, constants, planned.variables, stages, remarks)
 
 

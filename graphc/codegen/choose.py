@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stores, points, reads_own_element_only
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
-from graphc.codegen.lanes import DRAWS, draws_blocks, is_heavy, space_lanes_possible, stage_cost, stage_lanes_possible
+from graphc.codegen.lanes import (
+    DRAWS,
+    contiguous_along,
+    draws_blocks,
+    is_heavy,
+    space_lanes_possible,
+    stage_cost,
+    stage_lanes_possible,
+    transposed_cost,
+)
 from graphc.kernel.expr import Affine
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
@@ -40,7 +50,19 @@ def _lane_schedule(flat: Kernel, host: Host) -> Schedule:
             schedule = Schedule("vector", axis.name, ((axis.name, _vectors(flat, axis, lanes) * lanes),), order)
             options.append((cost, 0, schedule))
     options.append(_stage_lanes(flat, lanes))
+    options += [(cost, 4, schedule) for cost, schedule in _transposed(flat, lanes)]
     return min(options, key=lambda option: option[:2])[2]
+
+
+def _transposed(flat: Kernel, lanes: int) -> Iterator[tuple[float, Schedule]]:
+    """Square tiles along each pair of axes that operands are contiguous along."""
+    contiguous = [a for a in flat.space if contiguous_along(flat, a.name)]
+    for lane in contiguous:
+        for row in contiguous:
+            cost = transposed_cost(flat, row, lane, lanes) if row != lane else None
+            if cost is not None:
+                order = (*(a.name for a in flat.space if a not in (row, lane)), row.name, lane.name)
+                yield cost, Schedule("transposed", lane.name, ((row.name, lanes), (lane.name, lanes)), order)
 
 
 def _stage_lanes(flat: Kernel, lanes: int) -> tuple[float, int, Schedule]:

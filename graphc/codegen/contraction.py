@@ -9,7 +9,7 @@ along which both factors are contiguous; its columns may be the taps of a window
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphc.codegen.analysis import (
@@ -65,34 +65,36 @@ def contraction_schedule(kernel: Kernel, host: Host) -> Schedule | None:
 
 def best_plan(kernel: Kernel, host: Host, *, cut: bool) -> Plan | None:
     """The cheapest way of running a flat kernel as a contraction, if it is one. `cut`: its reduction may be split."""
-    found: list[Plan] = []
-    registers = host.registers
-    if any(d.itemsize == 8 for d in {o.dtype for o in kernel.operands}):
-        registers //= 2  # 64-bit tiles take two hardware vectors each
-    for c in _contractions(kernel):
-        if rows_possible(kernel, c.rows):
-            found += _outer_plans(kernel, c, host.lanes, registers)
-            found += _dot_plans(kernel, c, host, registers, cut)
+    found = []
+    for c in contractions(kernel):
+        if _contiguous(kernel, c):
+            found.append(outer_plan(kernel, c, host))
+        axis = next((a for a in kernel.stages[0].reduce if _steps_by_one(c, a)), None)
+        if axis is not None and dot_possible(kernel, c, axis):
+            found.append(dot_plan(kernel, c, axis, host, cut=cut))
     return min(found, key=lambda plan: round(plan.cost, 3), default=None)
 
 
-def _outer_plans(kernel: Kernel, c: Contraction, lanes: int, registers: int) -> Iterator[Plan]:
-    if not _contiguous(kernel, c):
-        return
+def outer_plan(kernel: Kernel, c: Contraction, host: Host) -> Plan:
+    """Lanes along the columns, which the factors must be contiguous along."""
     extent, twice = capacity(c.columns, kernel.capacities) or 1, is_idempotent(kernel)
     # What needs the index of the row is written once for each row.
     most = ROWS_ONE_BY_ONE if uses_index(kernel.stages[0], c.rows.name) else 24
     cost, rows, vectors = best_outer(
         lambda size: _cover(kernel, c.rows, size, twice),
-        lambda size: _cover_vectors(extent, size, lanes, twice),
-        most,
-        min(8, max(1, -(-extent // lanes))),
-        registers,
+        lambda size: _cover_vectors(extent, size, host.lanes, twice),
+        (min(most, capacity(c.rows, kernel.capacities) or 1), min(8, max(1, -(-extent // host.lanes)))),
+        _registers(kernel, host),
         len(c.factors),
     )
-    tile = ((c.rows.name, rows), (c.columns.name, vectors * lanes))
+    tile = ((c.rows.name, rows), (c.columns.name, vectors * host.lanes))
     cost *= _outside(kernel, c) * _reduced(kernel) * len(c.factors)
-    yield Plan(cost, Schedule("outer", c.columns.name, tile, _outer_order(kernel, c)), c)
+    return Plan(cost, Schedule("outer", c.columns.name, tile, _outer_order(kernel, c)), c)
+
+
+def _registers(kernel: Kernel, host: Host) -> int:
+    """Registers for tiles: 64-bit ones take two hardware vectors each."""
+    return host.registers // 2 if any(o.dtype.itemsize == 8 for o in kernel.operands) else host.registers
 
 
 def _outer_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
@@ -104,22 +106,21 @@ def _outer_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
     return (*(name for name in others if name not in inner), c.columns.name, c.rows.name, *inner)
 
 
-def _dot_plans(kernel: Kernel, c: Contraction, host: Host, registers: int, cut: bool) -> Iterator[Plan]:
-    axis = _dot_axis(kernel, c)
-    if axis is None:
-        return
+def dot_plan(kernel: Kernel, c: Contraction, axis: Axis, host: Host, *, cut: bool) -> Plan:
+    """Lanes along a reduce axis, which both factors must be contiguous along."""
     twice = is_idempotent(kernel)
     streams = Streams(kernel, c, axis, host, cut)
     cost, rows, columns, stream = best_dot(
         lambda size: _cover(kernel, c.rows, size, twice),
         lambda size: _cover(kernel, c.columns, size, twice),
-        registers,
+        (capacity(c.rows, kernel.capacities) or 1, capacity(c.columns, kernel.capacities) or 1),
+        _registers(kernel, host),
         streams.options,
     )
     tile = ((c.rows.name, rows), (c.columns.name, columns), (axis.name, host.lanes))
     split = streams.split_of(stream)
     pieces = streams.reduced / stream.steps if split else 1.0
-    yield Plan(cost * _outside(kernel, c) * pieces, Schedule("dot", axis.name, tile, dot_order(kernel, c)), c, split)
+    return Plan(cost * _outside(kernel, c) * pieces, Schedule("dot", axis.name, tile, dot_order(kernel, c)), c, split)
 
 
 def dot_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
@@ -156,8 +157,8 @@ def _depends(expr: Expr, axis: str) -> bool:
     return any(index_depends(load.index[0], (axis,)) for load in loads(expr))
 
 
-def _contractions(kernel: Kernel) -> Iterator[Contraction]:
-    """Every way of seeing a kernel as a contraction."""
+def contractions(kernel: Kernel) -> Iterator[Contraction]:
+    """Every way of seeing a flat kernel as a contraction."""
     if len(kernel.stages) != 1:
         return
     (stage,) = kernel.stages
@@ -172,12 +173,13 @@ def _contractions(kernel: Kernel) -> Iterator[Contraction]:
     products = added_products(expr)
     if products is None or any(store.guard is not None for store in stage.stores):
         return
+    moving = {id(f): _moving(f, kernel) for product, _ in products for f in product.args}
     for swapped in (False, True):
         for rows in kernel.space:
             for columns in kernel.space:
-                factors = [_factors(product, rows, columns) for product, _ in products]
+                factors = [_factors(product, rows.name, columns.name, moving) for product, _ in products]
                 first = (products[0][0].args[::-1] if swapped else products[0][0].args) == factors[0]
-                if first and None not in factors:
+                if first and None not in factors and rows_possible(kernel, rows):
                     yield Contraction(rows, columns, tuple(f for f in factors if f))
 
 
@@ -194,20 +196,20 @@ def added_products(expr: Expr) -> list[tuple[Apply, bool]] | None:
     return [*left, *((product, minus != negated) for product, minus in right)]
 
 
-def _factors(product: Apply, rows: Axis, columns: Axis) -> tuple[Expr, Expr] | None:
+def _factors(product: Apply, rows: str, columns: str, moving: Mapping[int, set[str]]) -> tuple[Expr, Expr] | None:
     """The factor that changes along the rows alone, then the one that changes along the columns alone."""
     for left, right in (product.args, product.args[::-1]):
-        separate = rows != columns and _moves(left, rows) and _moves(right, columns)
-        if separate and not _moves(left, columns) and not _moves(right, rows):
+        across, along = moving[id(left)], moving[id(right)]
+        if rows in across and columns in along and columns not in across and rows not in along:
             return left, right
     return None
 
 
-def _moves(expr: Expr, axis: Axis) -> bool:
-    """True if an expression changes along an axis."""
-    if any(isinstance(e, AxisIndex) and e.axis == axis.name for e in walk(expr)):
-        return True
-    return any(coefficient(load.index[0], axis.name) != 0 for load in loads(expr))
+def _moving(expr: Expr, kernel: Kernel) -> set[str]:
+    """The axes of the kernel's space along which an expression changes."""
+    used = {e.axis for e in walk(expr) if isinstance(e, AxisIndex)}
+    indices = [load.index[0] for load in loads(expr)]
+    return used | {a.name for a in kernel.space if any(coefficient(i, a.name) != 0 for i in indices)}
 
 
 def _contiguous(kernel: Kernel, c: Contraction) -> bool:
@@ -217,22 +219,22 @@ def _contiguous(kernel: Kernel, c: Contraction) -> bool:
     return space_lanes_possible(kernel, c.columns) and all(f in (0, 1) for f in factors) and 1 in stores
 
 
-def _dot_axis(kernel: Kernel, c: Contraction) -> Axis | None:
-    """The reduce axis along which both factors are contiguous, if the epilogue has code for packed tiles."""
+def _steps_by_one(c: Contraction, axis: Axis) -> bool:
+    """True if both factors are contiguous along an axis."""
+    return {coefficient(load.index[0], axis.name) for f in c.factors[0] for load in loads(f)} == {1}
+
+
+def dot_possible(kernel: Kernel, c: Contraction, axis: Axis) -> bool:
+    """True if there is code for lanes along a reduce axis, given contiguous factors, and for what is done with sums."""
     (left, right), *others = c.factors
     if others or not (isinstance(left, Load) and isinstance(right, Load)):
-        return None
+        return False
     if not rows_possible(kernel, c.columns) and clips(kernel, c.columns.name) is None:
-        return None
-    (stage,) = kernel.stages
-    floats = all(kernel.operand(s.operand).dtype.is_float for s in stage.stores)
+        return False
+    floats = all(kernel.operand(s.operand).dtype.is_float for s in kernel.stages[0].stores)
     if not floats or any(isinstance(load.index[0], Computed) for load in (left, right)):
-        return None
-    for axis in stage.reduce:
-        steps = {coefficient(load.index[0], axis.name) for load in (left, right)}
-        if steps == {1} and axis.extent is not None and not axis.sequential:
-            return axis
-    return None
+        return False
+    return axis.extent is not None and not axis.sequential
 
 
 # ---- what a tile is fed from ----------------------------------------------------------------------------------------
@@ -248,30 +250,33 @@ class Streams:
     def __init__(self, kernel: Kernel, c: Contraction, vector: Axis, host: Host, cut: bool) -> None:
         (stage,), ((left, right), *_) = kernel.stages, c.factors
         assert isinstance(left, Load) and isinstance(right, Load)
-        self.host, self.cut, self.columns = host, cut, c.columns.name
-        self.left, self.right = left.index[0], right.index[0]
+        self.host = host
         self.extents = {a.name: max(1, largest_extent(a, kernel.capacities)) for a in stage.reduce}
         self.extents[vector.name] = -(-self.extents[vector.name] // host.lanes)
         self.reduced = math.prod(self.extents.values())
-        self.axis = next((a.name for a in stage.reduce if a != vector), None)  # which pieces are cut along
-        self.masked = bool(clips(kernel, self.columns)) or is_runtime(vector)
-        inner = dot_order(kernel, c)[-1]
-        self.inner = next((a.name, largest_extent(a, kernel.capacities)) for a in kernel.space if a.name == inner)
+        axis = next((a.name for a in stage.reduce if a != vector), None)
+        self.axis = axis if cut and axis is not None and self.extents[axis] > 1 else None  # pieces are cut along it
+        self.masked = bool(clips(kernel, c.columns.name)) or is_runtime(vector)
         self.bytes = 4 * sum(_sizes(kernel, c))
+        self.taps = self._taps(right.index[0], c.columns.name)
+        inner = dot_order(kernel, c)[-1]
+        self.inner = next(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == inner)
+        # What the loop around the tiles reads again: operands that it does not move, and windows that it slides.
+        indices = (left.index[0], right.index[0])
+        self.again = [(coefficient(i, inner) == 0, self._taps(i, inner)) for i in indices]
 
     def options(self, rows: int, columns: int) -> Iterator[Stream]:
         """Streams for a tile of this size: the whole reduction, and pieces that fit the first-level cache."""
-        far = self.bytes > self.host.second_level
-        if self._vectors(rows, columns, self.extents) * self._vector_bytes <= self.host.first_level:
+        far, first = self.bytes > self.host.second_level, self.host.first_level / (4 * self.host.lanes)
+        if self._vectors(rows, columns, self.extents) <= first:
             yield Stream(self.reduced, self._lines(rows, columns, None), far, self.masked)
             return
-        shared = self._tap(self.right, self.columns, None)
-        taps = {**self.extents, shared: 1} if shared else {}
-        close = shared and self._vectors(rows, columns, taps) * self._vector_bytes <= self.host.first_level
+        close = any(self._vectors(rows, columns, {**self.extents, tap: 1}) <= first for tap in self.taps[:1])
         yield Stream(self.reduced, rows + (1 + columns / 8 if close else columns), far, self.masked)
-        if self.cut and self.axis is not None and self.extents[self.axis] > 1:
-            size = self._piece(rows, columns)
-            if size:
+        if self.axis is not None:
+            one = self._vectors(rows, columns, {**self.extents, self.axis: 1})
+            size = min(16, self.extents[self.axis], int(0.7 * first / one))
+            if size >= 1:
                 far = self.bytes * size > 0.7 * self.host.second_level * self.extents[self.axis]
                 steps = self.reduced / self.extents[self.axis] * size
                 yield Stream(steps, self._lines(rows, columns, self.axis), far, self.masked)
@@ -282,41 +287,24 @@ class Streams:
             return None
         return self.axis, round(stream.steps / (self.reduced / self.extents[self.axis]))
 
-    @property
-    def _vector_bytes(self) -> int:
-        return 4 * self.host.lanes
-
-    def _piece(self, rows: int, columns: int) -> int:
-        """The most points along the cut axis that keep a tile in the first-level cache."""
-        assert self.axis is not None
-        for size in range(min(16, self.extents[self.axis]), 0, -1):
-            if self._vectors(rows, columns, {**self.extents, self.axis: size}) * self._vector_bytes <= (
-                0.7 * self.host.first_level
-            ):
-                return size
-        return 0
-
-    def _vectors(self, rows: int, columns: int, extents: dict[str, int]) -> float:
+    def _vectors(self, rows: int, columns: int, extents: Mapping[str, int]) -> float:
         """Vectors of both operands that a tile reads in these extents."""
         steps = math.prod(extents.values())
-        tap = self._tap(self.right, self.columns, None)
-        wide = steps / extents[tap] * (extents[tap] + columns - 1) if tap else steps * columns
+        wide = steps / extents[self.taps[0]] * (extents[self.taps[0]] + columns - 1) if self.taps else steps * columns
         return steps * rows + wide
 
     def _lines(self, rows: int, columns: int, cut: str | None) -> float:
         """Lines that a step fetches where tiles that follow each other find what they share in the cache."""
-        name, extent = self.inner
+        wide = 1 if any(tap != cut for tap in self.taps) else columns  # taps of a window read the same lines
         found = 0.0
-        taps = self._tap(self.right, self.columns, cut) is not None
-        for index, count in ((self.left, rows), (self.right, 1 if taps else columns)):
-            again = coefficient(index, name) == 0 or self._tap(index, name, cut) is not None
-            found += count / (extent if again else 1)
+        for count, (still, taps) in zip((rows, wide), self.again, strict=True):
+            found += count / (self.inner if still or any(tap != cut for tap in taps) else 1)
         return found
 
-    def _tap(self, index: Index, axis: str, cut: str | None) -> str | None:
-        """The reduce axis that an operand moves along just as along `axis`: a window slides; not one that is cut."""
+    def _taps(self, index: Index, axis: str) -> list[str]:
+        """The reduce axes that an operand moves along just as along `axis`: there a window slides."""
         step = coefficient(index, axis)
-        return next((a for a in self.extents if step and a != cut and coefficient(index, a) == step), None)
+        return [a for a in self.extents if step and coefficient(index, a) == step]
 
 
 # ---- covering -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from graphc.codegen.analysis import (
     bound_axes,
     coefficient,
     depends,
+    kernel_loads,
     kernel_stores,
     largest_extent,
     reads_own_element_only,
@@ -21,6 +22,7 @@ from graphc.kernel.scope import StageScope
 
 LANE_COMBINERS = ("sum", "prod", "max", "min")
 BROADCAST, STRIDED, GATHERED, LANE_REDUCTION, CHAIN = 0.5, 0.8, 1.0, 10.0, 4.0  # cycles; the second two for each lane
+TRANSPOSED = 5.0  # cycles of loading or storing a vector, and its share of transposing the tile that it is part of
 SLOW = {
     *("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"),
     *("log2", "tan", "asin", "acos", "atan", "sinh", "cosh"),
@@ -141,3 +143,35 @@ def is_heavy(kernel: Kernel) -> bool:
     exprs = {e for stage in kernel.stages for top in stage.expressions() for e in walk(top)}
     return sum(isinstance(e, Apply) and e.primitive in SLOW for e in exprs) + sum(
         isinstance(e, Load) for e in exprs) // 4 > 1  # fmt: skip
+
+
+# ---- square tiles ---------------------------------------------------------------------------------------------------
+
+
+def contiguous_along(kernel: Kernel, axis: str) -> bool:
+    """True if an operand of a flat kernel is contiguous along an axis."""
+    indices = [load.index[0] for load in kernel_loads(kernel)] + [s.index[0] for s in kernel_stores(kernel)]
+    return any(coefficient(i, axis) == 1 for i in indices)
+
+
+def transposed_cost(kernel: Kernel, row: Axis, lane: Axis, lanes: int) -> float | None:
+    """Cycles of a flat map in square tiles; None if there is no code for that, or nothing to transpose."""
+    if len(kernel.stages) != 1 or not (space_lanes_possible(kernel, lane) and space_lanes_possible(kernel, row)):
+        return None
+    (stage,) = kernel.stages
+    if stage.space or stage.reduce or uses_index(stage, row.name) or any(o.dtype.itemsize > 4 for o in kernel.operands):
+        return None
+    stores = [(s.index[0], s.mode, s.guard) for s in stage.stores]
+    if any(mode != "=" or guard is not None for _, mode, guard in stores):
+        return None
+    indices = [load.index[0] for load in kernel_loads(kernel)] + [index for index, _, _ in stores]
+    steps = [(coefficient(i, row.name), coefficient(i, lane.name)) for i in indices]
+    across = [s for s in steps if s[0] == 1 and s[1] not in (0, 1, None)]
+    usual = [s for s in steps if s == (0, 0) or (s[1] == 1 and s[0] != 1 and s[0] is not None)]
+    if not across or len(across) + len(usual) != len(steps):
+        return None
+    work = [e.primitive for top in stage.expressions() for e in walk(top) if isinstance(e, Apply)]
+    cost = sum(SLOW_CYCLES if p in SLOW else 0.5 for p in work) + TRANSPOSED * len(across) + len(usual)
+    extents = {a.name: largest_extent(a, kernel.capacities) for a in kernel.space}
+    whole = {row.name: -(-extents[row.name] // lanes) * lanes, lane.name: -(-extents[lane.name] // lanes)}
+    return cost * math.prod((extents | whole).values())

@@ -8,10 +8,12 @@ value runs before it (a write-after-read edge). Otherwise the new value is copie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from graphc.codegen.blocks import copied, region_of
+from graphc.codegen.host import Host
+from graphc.codegen.layouts import assign_layouts
 from graphc.codegen.lifetimes import ALIGNMENT, assign_offsets, lifetimes
 from graphc.codegen.lower import LoweredNode, Names, NestedNode, clamp_indices, index_readers, label_sources
 from graphc.codegen.regions import (
@@ -25,6 +27,7 @@ from graphc.codegen.regions import (
 )
 from graphc.codegen.rematerialise import recompute_one
 from graphc.codegen.reuse import order_for_memory, overwrite_dead_operands
+from graphc.codegen.split import split_reductions
 from graphc.codegen.storage import Storage
 from graphc.errors import MemoryLimitError
 from graphc.ir.buffers import format_bytes
@@ -34,6 +37,7 @@ from graphc.kernel.compose import rename_operands
 from graphc.kernel.form import Kernel
 from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Peak, Plan, Update, While
 from graphc.kernel.plan_text import largest
+from graphc.kernel.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class PlannedProgram:
     kernels: tuple[Kernel, ...]
     constants: Mapping[str, Value]
     variables: Mapping[str, str]  # buffer name -> name of the declared variable
+    schedules: Mapping[str, Schedule]  # of kernels that were made with one
+    remarks: tuple[str, ...] = ()
 
 
 class Planner:
@@ -75,10 +81,20 @@ class Planner:
         self.index_readers = index_readers(lowered)
         self.leaves = {names.of(v) for v in graph.inputs}
         self.updates: list[Update] = []
+        self.schedules: dict[str, Schedule] = {}
         count = len(graph.outputs) - len(signature.updated)
         self.results = [names.of(v) for v in graph.outputs[:count]]
         self.news = [names.of(v) for v in graph.outputs[count:]]
         self.variable_names = {v.name: names.of(v) for v in graph.inputs if v.name in signature.variables}
+
+    def arrange(self, machine: Host, without: Sequence[str]) -> tuple[str, ...]:
+        """Choose layouts, then cut long reductions in pieces, unless switched off. Returns remarks."""
+        remarks: tuple[str, ...] = ()
+        if "layouts" not in without:
+            remarks = assign_layouts(self.region, self.storage, {*self.results, *self.news}, machine)
+        if "split" not in without:
+            self.schedules = split_reductions(self.region, self.storage, machine)
+        return remarks
 
     # -- updates ---------------------------------------------------------------------------------------------
 
@@ -176,7 +192,7 @@ class Planner:
             peak=Peak(alive, lives.entries[at] if 0 <= at < len(lives.entries) else "", values, self._total(used)),
         )
         clamped = tuple(self._clamped(kernel, name in checked) for name, kernel in kernels.items())
-        return PlannedProgram(plan, clamped, constants, owners)
+        return PlannedProgram(plan, clamped, constants, owners, self.schedules)
 
     def _total(self, used: Iterable[str]) -> int:
         """Bytes of the values of the arena if each had memory of its own, those written in place too."""
@@ -244,8 +260,9 @@ class Planner:
             region, offset = "rng", 0
         else:
             region, offset, start = ("input" if owner in self.leaves else "scratch"), offsets[owner] + start, 0
-        dims = format_shape(type_.shape)[1:-1]
-        return Buffer(name, type_.dtype.name, shape, region, offset, self.storage.nbytes(name), dims, start)
+        dims, layout = format_shape(type_.shape)[1:-1], self.storage.layouts.get(name)
+        lies = "" if layout is None else layout.text([str(dim) for dim in type_.shape])
+        return Buffer(name, type_.dtype.name, shape, region, offset, self.storage.nbytes(name), dims, start, lies)
 
     # -- checks of indices -----------------------------------------------------------------------------------
 
@@ -319,21 +336,26 @@ def plan_program(
     signature: Signature,
     capacities: dict[str, int],
     memory_limit: int | None = None,
+    *,
+    machine: Host | None = None,
+    without: Sequence[str] = (),
 ) -> PlannedProgram:
     """Order the kernels, place every value and return the plan; see the module docstring.
 
-    Where the arena would exceed `memory_limit` bytes, maps are computed again instead of being kept. Raises
-    MemoryLimitError, naming the largest values and the least that would do, if that is not enough.
+    Layouts are chosen, and reductions split, for `machine` (None: not at all). Where the arena would exceed
+    `memory_limit` bytes, maps are computed again instead of being kept. Raises MemoryLimitError, naming the largest
+    values and the least that would do, if that is not enough.
     """
 
     def planned(targets: Sequence[int]) -> PlannedProgram | None:
         planner = Planner(graph, lowered, names.copy(), signature, capacities)
+        remarks = () if machine is None else planner.arrange(machine, without)
         planner.place_updates()
         planner.order_items()
         if not planner.recompute(targets):
             return None
         planner.reuse_operands()
-        return planner.plan()
+        return replace(planner.plan(), remarks=remarks)
 
     found = planned(())
     assert found is not None

@@ -139,6 +139,8 @@ def _apply(region: Region, storage: Storage, again: _Again) -> None:
     for old, new in names.items():
         if old in storage.base:
             storage.base[new] = names[storage.base[old]]
+        if old in storage.layouts:
+            storage.layouts[new] = storage.layouts[old]
     storage.home[names[again.value]] = region
     late: list[Item] = [
         rename_operands(item, names) if isinstance(item, Kernel) else item for item in region.items[again.place :]

@@ -107,7 +107,7 @@ def overwrite_dead_operands(region: Region, storage: Storage, kept: Collection[s
                 for old in item.inputs:
                     owner = storage.scratch(old.name, part)
                     dead = owner is not None and owner not in safe and last[owner] == position
-                    alike = (old.dtype, old.shape) == (new.dtype, new.shape)
+                    alike = (old.dtype, old.shape, old.padding) == (new.dtype, new.shape, new.padding)
                     if dead and alike and overwrite(storage, part, new.name, old.name):
                         assert owner is not None
                         last[owner] = last[new.name]

@@ -16,7 +16,10 @@ from graphc.codegen.choose import parallel_axis
 from graphc.codegen.contraction import best_plan
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
-from graphc.kernel.compose import bind_kernel, change_expressions
+from graphc.codegen.regions import Region
+from graphc.codegen.storage import Storage
+from graphc.ir.types import TensorType
+from graphc.kernel.compose import bind_kernel, change_expressions, rename_operands
 from graphc.kernel.expr import Affine, Expr, Load, Name, loads, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.kernel.schedule import Schedule
@@ -44,6 +47,23 @@ def split_reduction(kernel: Kernel, host: Host) -> Split | None:
     (stage,) = kernel.stages
     merged = any(a not in kernel.space for a in tile) or axis not in {a.name for a in stage.reduce}
     return None if merged else _cut(kernel, axis, size, tile, plan.schedule)
+
+
+def split_reductions(region: Region, storage: Storage, host: Host) -> dict[str, Schedule]:
+    """Split the kernels of a region that are worth it. Returns the schedules of the new kernels by name."""
+    schedules, items = {}, list(region.items)
+    for item in items:
+        split = split_reduction(item, host) if isinstance(item, Kernel) else None
+        if split is None or not isinstance(item, Kernel):
+            continue
+        sums = storage.add(split.sums.name, TensorType(split.sums.dtype, split.sums.shape))
+        summing = rename_operands(split.summing, {split.sums.name: sums})
+        summing = replace(summing, name=storage.names.kernel(summing.name))
+        position = region.items.index(item)
+        region.items[position : position + 1] = [summing, rename_operands(split.finishing, {split.sums.name: sums})]
+        storage.home[sums] = region
+        schedules[summing.name] = split.schedule
+    return schedules
 
 
 def _cut(kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule: Schedule) -> Split:

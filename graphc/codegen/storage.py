@@ -17,6 +17,7 @@ from graphc.codegen.lower import Names
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
+from graphc.kernel.layout import Layout
 
 if TYPE_CHECKING:
     from graphc.codegen.regions import Region
@@ -52,6 +53,7 @@ class Storage:
         self.written: dict[str, str] = {}  # new value -> the value that it overwrites
         self.home: dict[str, Region] = {}  # value -> the region whose items write it; not for leaves
         self.constants: dict[str, Value] = {}
+        self.layouts: dict[str, Layout] = {}  # of values that are not row-major
 
     def add(self, wanted: str, type_: TensorType) -> str:
         """The name of a new value that is in no graph."""
@@ -60,8 +62,12 @@ class Storage:
         return name
 
     def nbytes(self, name: str) -> int:
-        """Bytes of a value at the capacities of its dimensions."""
-        return self.nbytes_of(self.values[name].type)
+        """Bytes of a value at the capacities of its dimensions, the padding of its rows counted."""
+        type_ = self.values[name].type
+        if name in self.layouts:
+            shape = [evaluate(dim, self.capacities) for dim in type_.shape]
+            return self.layouts[name].nbytes(shape, type_.dtype.itemsize)
+        return self.nbytes_of(type_)
 
     def nbytes_of(self, type_: TensorType) -> int:
         """Bytes of a tensor at the capacities of its dimensions."""

@@ -15,7 +15,7 @@ Cover = Callable[[int], Iterable[tuple[int, int]]]  # tile size -> (number, size
 LATENCY = 8.0  # independent sums that keep both multiply-add units busy
 LINE = 1.6  # cycles that fetching a cache line from the second-level cache takes, behind the arithmetic
 FAR_LINE = 2.2  # the same from the third level
-LANE_SUM, TILE_END = 2.5, 30.0  # cycles of adding up the lanes of one sum, and of starting and storing a tile
+LANE_SUM, TILE_END = 0.8, 8.0  # cycles of adding up the lanes of one sum, and of starting and storing a tile
 ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often
 
 
@@ -53,22 +53,23 @@ def outer_speed(rows: int, vectors: int, products: int = 1) -> float:
     return crowded * min(1.0, sums / LATENCY) * min(1.0, sums / (rows + vectors)) * ROW_REUSE.get(rows, 1.0)
 
 
-def best_outer(rows: Cover, columns: Cover, most_rows: int, most_vectors: int, registers: int, products: int) -> tuple[
-    float, int, int
-]:  # fmt: skip
-    """(cost, rows, vectors) of the best tile: cycles of one step of the reduction over all rows and columns."""
+def best_outer(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
+               products: int) -> tuple[float, int, int]:  # fmt: skip
+    """(cost, rows, vectors) of the best tile: cycles of one step of the reduction over all rows and columns.
 
-    def cost(tile: tuple[int, int]) -> float:
-        vectors = list(columns(tile[1]))
-        return sum(
-            n * m * r * v / outer_speed(r, v, products) / 2 for n, r in rows(tile[0]) for m, v in vectors
-        )  # fmt: skip
-
-    sizes = itertools.product(range(1, most_rows + 1), range(1, most_vectors + 1))
-    fitting = [t for t in sizes if fits_outer(*t, registers)]
-    costs = {t: cost(t) for t in fitting}
-    best = min(fitting, key=lambda t: (round(costs[t], 6), abs(t[0] * t[1] - 16), abs(t[1] - 4), t[0]))
-    return costs[best], *best
+    `most` is how many rows and vectors a tile may have.
+    """
+    highest, widest = most
+    by_row = {r: list(rows(r)) for r in range(1, highest + 1)}
+    by_column = {v: list(columns(v)) for v in range(1, widest + 1)}
+    found = []
+    for r, v in itertools.product(by_row, by_column):
+        small = r * v < 8 and r < highest and v < widest
+        if small or not fits_outer(r, v, registers):
+            continue
+        cost = sum(n * m * i * j / outer_speed(i, j, products) / 2 for n, i in by_row[r] for m, j in by_column[v])
+        found.append((round(cost, 6), abs(r * v - 16), abs(v - 4), r, (cost, r, v)))
+    return min(found, key=lambda entry: entry[:4])[4]
 
 
 def dot_step(rows: int, columns: int, stream: Stream) -> float:
@@ -89,17 +90,21 @@ def dot_cost(rows: int, columns: int, stream: Stream) -> float:
     return stream.steps * dot_step(rows, columns, stream) * packed + LANE_SUM * sums + TILE_END
 
 
-def best_dot(rows: Cover, columns: Cover, registers: int, stream: Callable[[int, int], Iterator[Stream]]) -> tuple[
-    float, int, int, Stream
-]:  # fmt: skip
-    """(cost, rows, columns, stream) of the best tile and the best way to stream operands through it."""
+def best_dot(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
+             stream: Callable[[int, int], Iterator[Stream]]) -> tuple[float, int, int, Stream]:  # fmt: skip
+    """(cost, rows, columns, stream) of the best tile and the best way to stream operands through it.
+
+    `most` is how many rows and columns there are to make tiles of.
+    """
+    highest, widest = (min(8, size) for size in most)
     found = []
-    for r, c in itertools.product(range(1, 9), range(1, 9)):
-        if not fits_dot(r, c, registers):
+    by_row = {r: list(rows(r)) for r in range(1, highest + 1)}
+    by_column = {c: list(columns(c)) for c in range(1, widest + 1)}
+    for r, c in itertools.product(by_row, by_column):
+        small = r * c < registers * 3 // 8 and r < highest and c < widest
+        if small or not fits_dot(r, c, registers):
             continue
         for option in stream(r, c):
-            cost = sum(
-                n * m * dot_cost(i, j, option) for n, i in rows(r) for m, j in columns(c)
-            )  # fmt: skip
+            cost = sum(n * m * dot_cost(i, j, option) for n, i in by_row[r] for m, j in by_column[c])
             found.append((round(cost, 3), abs(r * c - 16), abs(r - 4), c, (cost, r, c, option)))
     return min(found, key=lambda entry: entry[:4])[4]

@@ -64,7 +64,8 @@ def _memory(plan: Plan) -> Iterator[str]:
 def _type(buffer: Buffer) -> str:
     capacity = ",".join(map(str, buffer.shape))
     dims = f" as [{buffer.dims}]" if buffer.dims and buffer.dims != capacity else ""
-    return f"{buffer.dtype}[{capacity}]{dims}"
+    layout = f" laid {buffer.layout}" if buffer.layout else ""
+    return f"{buffer.dtype}[{capacity}]{dims}{layout}"
 
 
 def _place(buffer: Buffer) -> str:

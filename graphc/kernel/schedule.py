@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("scalar", "vector", "outer", "dot")
+KINDS = ("scalar", "vector", "transposed", "outer", "dot")
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A CPU schedule.
 
-    kind: `scalar` plain loops; `vector` lanes along one axis of a map or a reduction; `outer` a contraction
+    kind: `scalar` plain loops; `vector` lanes along one axis of a map or a reduction; `transposed` square tiles of a
+    map whose operands are contiguous along one or the other of two axes; `outer` a contraction
     whose vector axis is an output axis (broadcast times row); `dot` a contraction whose vector axis is a
     reduce axis (lane sums at the end).
     tile: register tile, axis -> size in elements. blocks: cache blocks, axis -> size. order: loops around the

@@ -262,6 +262,8 @@ def _load_text(ptr: str, offset: str, row: int, lane: int, tile: Tile) -> str:
         return f"load_scalar({ptr}, {offset})"
     if tile.packed:
         return f"tile_load_packed({ptr}, {offset}, {row}, {lane}, {tile.shape})"
+    if tile.square and row and (lane != 1 or tile.row_count):
+        return _square_text(ptr, offset, row, lane, tile)
     if not lane:
         return f"tile_broadcast_column({ptr}, {offset}, {row}, {tile.rows}, 1)"
     shape = f"{tile.rows if row else 1}, {tile.vectors}"
@@ -269,6 +271,17 @@ def _load_text(ptr: str, offset: str, row: int, lane: int, tile: Tile) -> str:
     if lane == 1:
         return f"tile_load{'_masked' if count else ''}({ptr}, {offset}, {row}, {shape}{count})"
     return f"tile_load_strided({ptr}, {offset}, {row}, {lane}, {shape}{count})"
+
+
+def _square_text(ptr: str, offset: str, row: int, lane: int, tile: Tile) -> str:
+    """A square tile whose rows are not all there, or lie across: loaded row by row of memory, then transposed."""
+    stride, rows, count = row, tile.row_count, tile.count
+    if lane != 1:
+        stride, rows, count = lane, tile.count, tile.row_count
+    behind = f", {count}" if count else ""
+    masked = "_rows" if rows else "_masked" if count else ""
+    text = f"tile_load{masked}({ptr}, {offset}, {stride}, {tile.shape}{f', 0, {rows}' if rows else ''}{behind})"
+    return text if lane == 1 else f"tile_transpose({text})"
 
 
 def _scalar_cast(arg: Value, dtype: DType) -> Value:

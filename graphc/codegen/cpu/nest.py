@@ -42,8 +42,9 @@ class Nest:
         self.lanes = context.lanes
         self.sizes = dict(schedule.tile)
         # Axes whose tiles are rows or columns of single elements. `tile` names rows first, then columns.
-        contracts = schedule.kind in ("outer", "dot")
-        self.element_axes = [a for a in self.sizes if a != schedule.vector_axis] if contracts else []
+        tiled = schedule.kind in ("transposed", "outer", "dot")
+        self.element_axes = [a for a in self.sizes if a != schedule.vector_axis] if tiled else []
+        self.square = schedule.kind == "transposed"
         self.scopes = stage_scopes(kernel)
         self.idempotent = is_idempotent(kernel)
 
@@ -109,11 +110,11 @@ class Nest:
 
     def segments(self, axis: Axis) -> list[Segment]:
         """The tiles that cover an axis."""
-        lanes = 1 if axis.name in self.element_axes else self.lanes
+        lanes = 1 if axis.name in self.element_axes and not self.square else self.lanes
         in_space = axis.name in {a.name for a in self.kernel.space}
         filled = any(o.init is not None for o in self.kernel.operands)  # what is not stored must keep its value
         garbage = in_space and is_runtime(axis) and not filled and not self._counted_on(axis.name)
-        twice = in_space and self.idempotent and bool(self.element_axes)
+        twice = in_space and self.idempotent and bool(self.element_axes) and not self.square
         few = (capacity(axis, self.kernel.capacities) or 0) <= FEW_VECTORS * lanes
         masked = not in_space and few and self.schedule.kind == "dot"
         return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage, masked), self.context)
@@ -127,6 +128,10 @@ class Nest:
 
     def with_axis(self, tile: Tile, axis: str, segment: Segment) -> Tile:
         """The tile with one more axis in it."""
+        if self.square:
+            size = {"row_axis": axis, "rows": self.lanes, "row_count": segment.count}
+            lanes = {"vector_axis": axis, "vectors": 1, "count": segment.count}
+            return replace(tile, square=True, **(size if axis in self.element_axes else lanes))  # type: ignore[arg-type]
         if axis in self.element_axes[:1]:
             return replace(tile, row_axis=axis, rows=segment.size, packed=self.schedule.kind == "dot")
         if axis in self.element_axes:
@@ -403,11 +408,25 @@ class Nest:
             count = f", {tile.count}" if tile.count else ""
             if tile.packed:
                 self.source.line(f"tile_store_packed({ptr}, {offset}, {row}, {lane}, {tile.shape}, {text})")
+            elif tile.square and (lane != 1 or tile.row_count):
+                self._store_square(ptr, offset, (row, lane), text, tile)
             elif lane == 1:
                 masked = "_masked" if count else ""
                 self.source.line(f"tile_store{masked}({ptr}, {offset}, {row}, {text}{count})")
             else:
                 self.source.line(f"tile_store_strided({ptr}, {offset}, {row}, {lane}, {text}{count})")
+
+
+    def _store_square(self, ptr: str, offset: str, steps: tuple[int, int], text: str, tile: Tile) -> None:
+        """Store a square tile whose rows are not all there, or lie across."""
+        stride, rows, count = steps[0], tile.row_count, tile.count
+        if steps[1] != 1:
+            stride, rows, count, text = steps[1], tile.count, tile.row_count, f"tile_transpose({text})"
+        behind = f", {count}" if count else ""
+        if rows:
+            self.source.line(f"tile_store_rows({ptr}, {offset}, {stride}, {text}, {rows}{behind})")
+        else:
+            self.source.line(f"tile_store{'_masked' if count else ''}({ptr}, {offset}, {stride}, {text}{behind})")
 
 
 def _same_size(a: Tile, b: Tile) -> bool:

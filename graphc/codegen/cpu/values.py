@@ -20,8 +20,10 @@ class Tile:
     """The points that a piece of code computes at once.
 
     The first point is where the variables of `row_axis` and `vector_axis` stand. `count` is how many elements along
-    the vector axis exist (None: all of them). `packed`: a small matrix in one row of vectors, rows x columns, as the
-    lane sums of a dot product give it. `aligned`: the first point's number along the vector axis is a multiple of it.
+    the vector axis exist (None: all of them), `row_count` how many rows. `packed`: a small matrix in one row of
+    vectors, rows x columns, as the lane sums of a dot product give it. `square`: as many rows as lanes, so that
+    operands that are contiguous along the rows can be transposed. `aligned`: the first point's number along the vector
+    axis is a multiple of it.
     """
 
     vector_axis: str | None = None
@@ -30,6 +32,8 @@ class Tile:
     rows: int = 1
     count: str | None = None
     packed: bool = False
+    square: bool = False
+    row_count: str | None = None
     aligned: int = 1
 
     @property

@@ -69,6 +69,9 @@ def narrow(builder: ir.IRBuilder, vector: ir.Value, dtype: Scalar) -> ir.Value:
 
 def valid_lanes(builder: ir.IRBuilder, count: ir.Value, vector: int, lanes: int) -> ir.Value:
     """The bit mask of the lanes of a row's vector number `vector` that lie before `count`."""
+    if isinstance(count, ir.Constant):
+        valid = [int(vector * lanes + lane < count.constant) for lane in range(lanes)]
+        return ir.Constant(ir.VectorType(ir.IntType(1), lanes), valid)
     clamped = _clamp(builder, count, vector, lanes)
     if lanes == 16:  # AVX-512 has mask registers: their bits are made beside the vector units, which are busy
         ones = ir.Constant(INDEX, -1)
@@ -102,6 +105,11 @@ def store_vector(builder: ir.IRBuilder, ptr: ir.Value, offset: ir.Value, dtype: 
     """Store one vector of consecutive elements, narrowed; only the lanes of `mask`."""
     vector = narrow(builder, vector, dtype)
     address = element_pointer(builder, ptr, offset, dtype)
+    kept = [lane for lane, bit in enumerate(mask.constant) if bit.constant] if isinstance(mask, ir.Constant) else []
+    if len(kept) == 1:  # LLVM 20 forgets that such a store narrows, and writes more than the element
+        at = builder.gep(address, [INT32(kept[0])], source_etype=LLVM_MEMORY[dtype])
+        builder.store(builder.extract_element(vector, INT32(kept[0])), at)
+        return
     if mask is None:
         builder.store(vector, builder.bitcast(address, vector.type.as_pointer()), align=BYTES[dtype])
         return

@@ -26,12 +26,18 @@ from graphc.codegen.tile.types import (
 )
 
 
-def _row_masks(builder: ir.IRBuilder, rows: int, first: ir.Value, last: ir.Value, lanes: int) -> list[ir.Value]:
-    """For each row a mask that is all ones if the row lies in first .. last, else all zeros."""
-    masks = []
+def _row_masks(builder: ir.IRBuilder, rows: int, first: ir.Value, last: ir.Value, lanes: list[ir.Value | None],
+               width: int) -> list[list[ir.Value | None]]:  # fmt: skip
+    """For each row in first .. last the masks of its vectors, `lanes` if it is there for sure; all zeros elsewhere."""
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), width), [0] * width)
+    masks: list[list[ir.Value | None]] = []
     for r in range(rows):
+        if isinstance(first, ir.Constant) and isinstance(last, ir.Constant):
+            masks.append(list(lanes) if first.constant <= r < last.constant else [nothing] * len(lanes))
+            continue
         inside = builder.and_(builder.icmp_signed("<=", first, INDEX(r)), builder.icmp_signed("<", INDEX(r), last))
-        masks.append(splat(builder, inside, lanes))
+        here = splat(builder, inside, width)
+        masks.append([here if lane is None else builder.and_(here, lane) for lane in lanes])
     return masks
 
 
@@ -45,13 +51,11 @@ def tile_load_rows(ptr: Type, off: Type, row_stride: Type, rows: Type, vectors: 
 
     def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, stride = values[:3]
-        keep = _row_masks(builder, result.rows, values[5], values[6], result.lanes)
         lanes = [valid_lanes(builder, values[7], v, result.lanes) if masked else None for v in range(result.vectors)]
         loaded = []
-        for r, row_mask in enumerate(keep):
+        for r, masks in enumerate(_row_masks(builder, result.rows, values[5], values[6], lanes, result.lanes)):
             row = row_offset(builder, offset, stride, r)
-            for v, lane_mask in enumerate(lanes):
-                mask = row_mask if lane_mask is None else builder.and_(row_mask, lane_mask)
+            for v, mask in enumerate(masks):
                 at = builder.add(row, INDEX(v * result.lanes), flags=("nsw",))
                 loaded.append(load_vector(builder, base, at, dtype, result.lanes, mask))
         return loaded
@@ -70,12 +74,10 @@ def tile_store_rows(ptr: Type, off: Type, row_stride: Type, tile: Type, last: Ty
 
     def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, stride, value = values[:4]
-        keep = _row_masks(builder, stored.rows, INDEX(0), values[4], stored.lanes)
         lanes = [valid_lanes(builder, values[5], v, stored.lanes) if masked else None for v in range(stored.vectors)]
-        for r, row_mask in enumerate(keep):
+        for r, masks in enumerate(_row_masks(builder, stored.rows, INDEX(0), values[4], lanes, stored.lanes)):
             row = row_offset(builder, offset, stride, r)
-            for v, lane_mask in enumerate(lanes):
-                mask = row_mask if lane_mask is None else builder.and_(row_mask, lane_mask)
+            for v, mask in enumerate(masks):
                 at = builder.add(row, INDEX(v * stored.lanes), flags=("nsw",))
                 store_vector(builder, base, at, dtype, value[r * stored.vectors + v], mask)
         return None

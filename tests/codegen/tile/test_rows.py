@@ -63,6 +63,20 @@ def test_transpose(run, dtype):
     np.testing.assert_array_equal(y.reshape(LANES, LANES), x.reshape(LANES, LANES).T)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, LANES - 1])
+@pytest.mark.parametrize("store", ["tile_store_masked(p1, 0, {width}, {value}, {count})",
+                                   "tile_store_rows(p1, 0, {width}, {value}, 3, {count})"])  # fmt: skip
+def test_constant_counts_of_narrow_elements(run, store, count):
+    """Bytes are held in 32 bits; a store of one of them must not write the bytes behind it."""
+    x, width = numbers("uint8", LANES * LANES), LANES + 9
+    y = np.full((LANES, width), 7, "uint8")
+    value = f"tile_transpose(tile_load(p0, 0, {LANES}, {LANES}, 1))"
+    run(store.format(width=width, value=value, count=count), x, y)
+    expected, rows = np.full((LANES, width), 7, "uint8"), 3 if "rows" in store else LANES
+    expected[:rows, :count] = x.reshape(LANES, LANES).T[:rows, :count]
+    np.testing.assert_array_equal(y, expected)
+
+
 def test_only_square_tiles_are_transposed(run):
     with pytest.raises(CompileError, match="tile_transpose takes"):
         run("tile_store(p0, 0, 8, tile_transpose(tile_load(p0, 0, 8, 3, 1)))", np.zeros(99, "float32"))

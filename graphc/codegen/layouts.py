@@ -1,0 +1,291 @@
+"""Where the elements of scratch values lie: layouts chosen by the estimated cost of a whole step.
+
+Convolutions, pooling and their gradients vectorise over the images of a batch, whatever the window, if the batch is the
+innermost axis; a weight gradient of a dense layer wants features innermost. So each scratch value may have one of its
+axes innermost, views of one value together; and any value, inputs and parameters too, may have a copy in another layout
+for the kernels that read it. Inputs, variables and results themselves are row-major, as users see them.
+
+The search starts from the better of two points, all row-major or all batch-innermost, and changes one value or copy at
+a time as long as the sum of the estimates falls. It is left out where row-major suits every contraction: a perceptron
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from graphc.codegen.estimates import Estimate, strides_in
+from graphc.codegen.host import Host
+from graphc.codegen.regions import Block, Region, kernels_within, predicates_within
+from graphc.codegen.relayout import conversion, innermost, laid_out
+from graphc.codegen.storage import Storage
+from graphc.ir.dims import symbols
+from graphc.kernel.compose import rename_operands
+from graphc.kernel.form import Kernel, Operand
+from graphc.kernel.layout import Layout
+
+UNSUITED = 1.3  # a contraction is worth a search if row-major costs so many times as much as its best layout
+WORTH = 0.8  # share of the estimated cost of row-major that other layouts must stay below
+CALL = 100.0  # cycles that one more kernel costs
+LEAST_GAIN = 1e-3  # share of the whole below which a change is not taken
+ROUNDS = 6
+
+Axis: TypeAlias = int | None  # the axis that is innermost; None: row-major
+
+
+def assign_layouts(region: Region, storage: Storage, fixed: set[str], host: Host) -> tuple[str, ...]:
+    """Choose layouts for the values of a program, rewrite the region's kernels, add conversions. Returns remarks.
+
+    `fixed` names values that must stay row-major beside leaves and what branches and loops touch: results, updates.
+    """
+    search = _Search(region, storage, fixed, host)
+    if not search.worth_while():
+        return ()
+    before = search.total(_State())
+    best = search.improved(min(search.starts(), key=search.total))
+    if search.total(best) > WORTH * before:
+        return ()
+    return _Applied(search, best).remarks(before)
+
+
+@dataclass(frozen=True)
+class _State:
+    """The innermost axis of classes of values, where it is not the last; and copies, by value and innermost axis."""
+
+    axes: dict[str, int] = field(default_factory=dict)
+    copies: frozenset[tuple[str, Axis]] = frozenset()
+
+    def with_axis(self, name: str, axis: Axis) -> _State:
+        axes = {n: a for n, a in self.axes.items() if n != name}
+        return _State(axes if axis is None else axes | {name: axis}, self.copies)
+
+    def toggled(self, copy: tuple[str, Axis]) -> _State:
+        return _State(self.axes, self.copies ^ {copy})
+
+
+class _Search:
+    """The kernels of a region, the values that they may read and write in other layouts, and what that costs."""
+
+    def __init__(self, region: Region, storage: Storage, fixed: set[str], host: Host) -> None:
+        self.region, self.storage, self.host = region, storage, host
+        self.kernels = [item for item in region.items if isinstance(item, Kernel)]
+        self.estimates = {kernel.name: Estimate(kernel, host) for kernel in self.kernels}
+        self.operands: dict[str, Operand] = {}
+        self.users: dict[str, list[Kernel]] = {}
+        for kernel in self.kernels:
+            for operand in kernel.operands:
+                self.operands.setdefault(operand.name, operand)
+                self.users.setdefault(operand.name, []).append(kernel)
+        self.candidates = self._candidates(self._bound(fixed))
+        self._costs: dict[tuple[str, tuple[Axis, ...]], float] = {}
+        self._strides: dict[tuple[str, Axis], tuple[int, ...]] = {}
+        self._conversions: dict[str, Estimate] = {}
+
+    def _bound(self, fixed: set[str]) -> set[str]:
+        """The owners of all memory that must stay row-major."""
+        names = set(fixed) | set(predicates_within(self.region))
+        for item in self.region.items:
+            if isinstance(item, Block):
+                names |= {*item.makes, *item.needs}
+                names |= {o.name for inner in item.regions for k in kernels_within(inner) for o in k.operands}
+        return {self.storage.owner(name) for name in names}
+
+    def _candidates(self, bound: set[str]) -> dict[str, list[int]]:
+        """For each class of values in one memory: the axes that may be innermost instead of the last one."""
+        members: dict[str, list[str]] = {}
+        for name in self.operands:
+            members.setdefault(self.storage.value(name), []).append(name)
+        found = {}
+        for owner, names in members.items():
+            home = self.storage.home.get(owner)
+            if home is not self.region or self.storage.owner(owner) != owner or owner in bound:
+                continue
+            shapes = {self.storage.values[n].type.shape for n in (*names, owner)}
+            ranks = [len(shape) for shape in shapes]
+            if min(ranks) < 2:
+                continue
+            if len(shapes) == 1:
+                found[owner] = list(range(ranks[0] - 1))
+            elif len({shape[0] for shape in shapes}) == 1:
+                found[owner] = [0]  # [C,H,W,N] and [C*H*W,N] are the same memory
+        return found
+
+    # -- costs -----------------------------------------------------------------------------------------------
+
+    def worth_while(self) -> bool:
+        """True if row-major costs a contraction much more than the layout that suits it."""
+        total, excess = 0.0, 0.0
+        for kernel in self.kernels:
+            cost, ideal = self._cost(kernel, (None,) * len(kernel.operands)), self.estimates[kernel.name].ideal
+            total += cost
+            excess += cost - ideal if ideal is not None and cost > UNSUITED * ideal else 0.0
+        return bool(self.candidates) and excess > (1 - WORTH) * total
+
+    def total(self, state: _State) -> float:
+        """Estimated cycles of all kernels and conversions."""
+        return sum(self.cheapest(kernel, state)[0] for kernel in self.kernels) + sum(
+            self._conversion_cost(copy, state) for copy in state.copies
+        )
+
+    def cheapest(self, kernel: Kernel, state: _State) -> tuple[float, tuple[Axis, ...]]:
+        """The cost of a kernel that reads the best versions of its operands, and their innermost axes."""
+        versions = [self._versions(o, state) for o in kernel.operands]
+        costs = ((self._cost(kernel, axes), axes) for axes in itertools.product(*versions))
+        return min(costs, key=lambda found: found[0])
+
+    def _versions(self, operand: Operand, state: _State) -> list[Axis]:
+        own = self.axis(operand.name, state)
+        if operand.role != "in":
+            return [own]
+        return [own, *(axis for name, axis in state.copies if name == operand.name and axis != own)]
+
+    def axis(self, name: str, state: _State) -> Axis:
+        """The innermost axis of a value, None if that is its last."""
+        return state.axes.get(self.storage.value(name))
+
+    def _cost(self, kernel: Kernel, axes: tuple[Axis, ...]) -> float:
+        key = (kernel.name, axes)
+        if key not in self._costs:
+            strides = {o.name: self.strides(o, axis) for o, axis in zip(kernel.operands, axes, strict=True)}
+            self._costs[key] = self.estimates[kernel.name].cycles(strides)
+        return self._costs[key]
+
+    def strides(self, operand: Operand, axis: Axis) -> tuple[int, ...]:
+        """Elements between neighbours along each axis of an operand in a layout."""
+        key = (operand.name, axis)
+        if key not in self._strides:
+            self._strides[key] = strides_in(operand, self.layout(operand, axis), self.storage.capacities)
+        return self._strides[key]
+
+    def layout(self, operand: Operand, axis: Axis) -> Layout | None:
+        """The layout of an operand with an axis innermost."""
+        return None if axis is None else innermost(operand.shape, axis, self.storage.capacities, self.host.lanes)
+
+    def _conversion_cost(self, copy: tuple[str, Axis], state: _State) -> float:
+        name, axis = copy
+        if name not in self._conversions:
+            kernel = conversion("copy", self.operands[name], f"{name}_copy", {}, self.storage.capacities)
+            self._conversions[name] = Estimate(kernel, self.host)
+        operand = self.operands[name]
+        strides = {name: self.strides(operand, self.axis(name, state)), f"{name}_copy": self.strides(operand, axis)}
+        return CALL + self._conversions[name].cycles(strides)
+
+    # -- search ----------------------------------------------------------------------------------------------
+
+    def starts(self) -> Iterator[_State]:
+        """All row-major, and all values of a runtime batch with the batch innermost."""
+        yield _State()
+        first = {name: self.storage.values[name].type.shape[0] for name in self.candidates}
+        yield _State({n: 0 for n, axes in self.candidates.items() if 0 in axes and symbols(first[n])})
+
+    def improved(self, state: _State) -> _State:
+        """The state after changes of one value or copy at a time, each taken if it lowers the cost."""
+        total = self.total(state)
+        for _ in range(ROUNDS):
+            before = total
+            for name in self.candidates:
+                for axis in (None, *self.candidates[name]):
+                    state, total = self._better(state, total, state.with_axis(name, axis), self._members(name))
+            for name, operand in self.operands.items():
+                for axis in (None, *range(len(operand.shape) - 1)) if self._is_read(name) else ():
+                    if self._may_gain((name, axis), state):
+                        state, total = self._better(state, total, state.toggled((name, axis)), [name])
+            if total > (1 - LEAST_GAIN) * before:
+                break
+        return state
+
+    def _better(self, state: _State, total: float, changed: _State, names: list[str]) -> tuple[_State, float]:
+        """The changed state and its cost if it is cheaper; only kernels and copies of `names` differ in cost."""
+        if changed == state:
+            return state, total
+        gain = self._part(state, names) - self._part(changed, names)
+        return (changed, total - gain) if gain > LEAST_GAIN * total else (state, total)
+
+    def _may_gain(self, copy: tuple[str, Axis], state: _State) -> bool:
+        """True if a copy can be given up, or if its readers would gain more than the call of a kernel."""
+        name, axis = copy
+        if copy in state.copies or axis == self.axis(name, state):
+            return copy in state.copies
+        changed = state.toggled(copy)
+        return sum(self.cheapest(k, state)[0] - self.cheapest(k, changed)[0] for k in self.users[name]) > CALL
+
+    def _part(self, state: _State, names: list[str]) -> float:
+        kernels = {kernel.name: kernel for name in names for kernel in self.users[name]}
+        cost = sum(self.cheapest(kernel, state)[0] for kernel in kernels.values())
+        return cost + sum(self._conversion_cost(copy, state) for copy in state.copies if copy[0] in names)
+
+    def _members(self, owner: str) -> list[str]:
+        return [name for name in self.operands if self.storage.value(name) == owner]
+
+    def _is_read(self, name: str) -> bool:
+        readers = [k for k in self.users[name] if k.operand(name).role == "in"]
+        return len(self.operands[name].shape) > 1 and bool(readers) and self.operands[name].dtype.itemsize <= 4
+
+
+class _Applied:
+    """A search's best state carried out: kernels rewritten, conversions added, layouts entered in the storage."""
+
+    def __init__(self, search: _Search, state: _State) -> None:
+        self.search, self.state, self.storage = search, state, search.storage
+        self.copies: dict[tuple[str, Axis], str] = {}
+        for owner in state.axes:
+            for name in self._names_of(owner):
+                self._enter(name, search.axis(name, state))
+        region = search.region
+        items = [self._rewritten(item) if isinstance(item, Kernel) else item for item in region.items]
+        region.items[:] = [*items, *map(self._conversion, list(self.copies))]
+
+    def _names_of(self, owner: str) -> list[str]:
+        return [name for name in self.storage.values if self.storage.value(name) == owner]
+
+    def _enter(self, name: str, axis: Axis) -> None:
+        layout = self._layout(name, axis)
+        if layout is not None:
+            self.storage.layouts[name] = layout
+
+    def _layout(self, name: str, axis: Axis) -> Layout | None:
+        shape = self.storage.values[name].type.shape
+        capacities, lanes = self.storage.capacities, self.search.host.lanes
+        return None if axis is None else innermost(shape, axis, capacities, lanes)
+
+    def _rewritten(self, kernel: Kernel) -> Kernel:
+        _, axes = self.search.cheapest(kernel, self.state)
+        names, layouts = {}, {}
+        for operand, axis in zip(kernel.operands, axes, strict=True):
+            own = axis == self.search.axis(operand.name, self.state)
+            names[operand.name] = operand.name if own else self._copy(operand.name, axis)
+            layout = self._layout(operand.name, axis)
+            if layout is not None:
+                layouts[names[operand.name]] = layout
+        return laid_out(rename_operands(kernel, names), layouts)
+
+    def _copy(self, name: str, axis: Axis) -> str:
+        """The name of a copy of a value with an axis innermost."""
+        if (name, axis) not in self.copies:
+            target = self.storage.add(f"{name}_laid", self.storage.values[name].type)
+            self.storage.home[target] = self.search.region
+            self._enter(target, axis)
+            self.copies[name, axis] = target
+        return self.copies[name, axis]
+
+    def _conversion(self, copy: tuple[str, Axis]) -> Kernel:
+        source, target = self.search.operands[copy[0]], self.copies[copy]
+        kernel = self.storage.names.kernel(f"lay_out_{source.name}")
+        return conversion(kernel, source, target, self.storage.layouts, self.storage.capacities)
+
+    def remarks(self, before: float) -> tuple[str, ...]:
+        """What lies where, and why."""
+        total = self.search.total(self.state)
+        share = f"a step is estimated to take {total / before:.0%} of the time that row-major takes"
+        groups: dict[str, list[str]] = {}
+        for owner, axis in self.state.axes.items():
+            shape = self.storage.values[owner].type.shape
+            groups.setdefault(f"axis {axis} ({shape[axis]})", []).append(owner)
+        told = [f"layout: {axis} innermost in {', '.join(names)}; {share}" for axis, names in groups.items()]
+        for (name, inner), target in self.copies.items():
+            where = "row-major" if inner is None else f"with axis {inner} innermost"
+            told.append(f"layout: {target} is a copy of {name}, {where}, for kernels that read it so")
+        return tuple(told)

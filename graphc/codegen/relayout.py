@@ -1,0 +1,104 @@
+"""Kernel forms whose operands lie in other layouts than row-major: permuted shapes, indices and loops; conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphc.codegen.analysis import bound_axes, map_expressions
+from graphc.ir.dims import Dim, evaluate, symbols
+from graphc.kernel.compose import bind_kernel
+from graphc.kernel.expr import Affine, Computed, Expr, Index, Load, loads, transform
+from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+from graphc.kernel.layout import Layout
+
+REORDERED = ("sum", "prod", "max", "min")  # combiners that may take their elements in any order
+
+
+def innermost(shape: Sequence[Dim], axis: int, capacities: Mapping[str, int], lanes: int) -> Layout:
+    """The layout with one axis innermost and the others in order; a runtime extent is padded to whole vectors."""
+    order = (*(k for k in range(len(shape)) if k != axis), axis)
+    padding = -evaluate(shape[axis], capacities) % lanes if symbols(shape[axis]) else 0
+    return Layout(order, padding=padding)
+
+
+def laid_out(kernel: Kernel, layouts: Mapping[str, Layout]) -> Kernel:
+    """The kernel with operands in layouts without splits, its loops in the order of memory."""
+    if not any(o.name in layouts for o in kernel.operands):
+        return kernel
+
+    def moved(operand: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        layout = layouts.get(operand)
+        return index if layout is None else tuple(index[k] for k in layout.permutation)
+
+    def change(expr: Expr) -> Expr:
+        def one(e: Expr) -> Expr | None:
+            return Load(e.operand, moved(e.operand, e.index)) if isinstance(e, Load) else None
+
+        return transform(expr, one)
+
+    def inside(_: str, index: Index) -> Index:
+        return replace(index, expr=change(index.expr)) if isinstance(index, Computed) else index
+
+    stages = []
+    for stage in kernel.stages:
+        changed = map_expressions(stage, change, inside)
+        stores = tuple(replace(s, index=moved(s.operand, s.index)) for s in changed.stores)
+        stages.append(_with_ordered_reduction(replace(changed, stores=stores)))
+    operands = tuple(_moved_operand(o, layouts.get(o.name)) for o in kernel.operands)
+    return _with_ordered_space(replace(kernel, operands=operands, stages=tuple(stages)))
+
+
+def _moved_operand(operand: Operand, layout: Layout | None) -> Operand:
+    if layout is None:
+        return operand
+    return replace(operand, shape=tuple(operand.shape[k] for k in layout.permutation), padding=layout.padding)
+
+
+def conversion(
+    name: str, source: Operand, target: str, layouts: Mapping[str, Layout], capacities: Mapping[str, int]
+) -> Kernel:
+    """The kernel that copies a tensor to `target`, each in its layout."""
+    axes = tuple(Axis.range(f"i{k}", dim) for k, dim in enumerate(source.shape))
+    index = tuple(Affine.axis(a.name) for a in axes)
+    stage = Stage(stores=(Store(target, index, Load(source.name, index)),))
+    operands = (replace(source, role="in"), replace(source, name=target, role="out"))
+    return laid_out(bind_kernel(Kernel(name, operands, axes, (stage,)), {}, capacities), layouts)
+
+
+# ---- loops in the order of memory -----------------------------------------------------------------------------------
+
+
+def _with_ordered_space(kernel: Kernel) -> Kernel:
+    """Loops over the space as its largest output lies in memory, where their order means nothing."""
+    stores = [s for stage in kernel.stages for s in stage.stores]
+    fixed = any(a.sequential or bound_axes(a) for a in kernel.space) or any(s.partials for s in stores)
+    if fixed or not stores:
+        return kernel
+    order = _order([s.index for s in stores], {a.name for a in kernel.space})
+    position = {name: k for k, name in enumerate(order)}
+    return replace(kernel, space=tuple(sorted(kernel.space, key=lambda a: position.get(a.name, -1))))
+
+
+def _with_ordered_reduction(stage: Stage) -> Stage:
+    """Loops of a reduction as its largest operand lies in memory, where their order means nothing."""
+    names = {a.name for a in stage.reduce}
+    fixed = any(a.sequential or bound_axes(a) & names for a in stage.reduce)
+    if fixed or any(a.combiner not in REORDERED for a in stage.accumulates):
+        return stage
+    indices = [load.index for a in stage.accumulates for e in a.exprs for load in loads(e)]
+    position = {name: k for k, name in enumerate(_order(indices, names))}
+    return replace(stage, reduce=tuple(sorted(stage.reduce, key=lambda a: position.get(a.name, -1))))
+
+
+def _order(indices: Sequence[tuple[Index, ...]], names: set[str]) -> list[str]:
+    """The axes among `names` in the order in which the index that has most of them walks through them."""
+    found: list[list[str]] = [[]]
+    for index in indices:
+        axes: dict[str, None] = {}
+        for part in index:
+            if isinstance(part, Affine):
+                terms = sorted(part.terms, key=lambda t: -abs(t[1]))
+                axes.update(dict.fromkeys(name for name, _ in terms if name in names))
+        found.append(list(axes))
+    return max(found, key=len)

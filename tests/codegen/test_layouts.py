@@ -1,0 +1,153 @@
+"""Layouts: what is chosen for convolutional networks and for others, and that results do not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.codegen.host import Host
+from graphc.codegen.relayout import conversion, innermost, laid_out
+from graphc.inspect.oracle import check_step
+from graphc.inspect.record import record_step
+from graphc.kernel import interpret
+from graphc.kernel.form import Kernel, Operand
+from graphc.kernel.parser import parse_kernel
+from graphc.kernel.verify import verify
+
+AVX512 = Host("test", "", 16, 32)
+
+
+def network() -> nn.Module:
+    first, second = nn.Conv2d(2, 5, 3, padding=1), nn.Conv2d(5, 6, 3)
+    return nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
+
+
+def training(model: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> gc.Program:
+    x, t = gc.input("x", ("N", *shape)), gc.input("t", ("N",), dtype="int64")
+    optimizer = optim.SGD(lr=0.1, momentum=0.9)
+    with nn.trace(model, train=True):
+        loss = gc.cross_entropy(model(x), t)
+    updates = optimizer.updates(loss, model.parameters())
+    return gc.compile([x, t], [loss], updates=updates, dims={"N": batch}, seed=0, **options)
+
+
+def batch_of(shape: tuple[int, ...], count: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(count)
+    return rng.random((count, *shape), dtype=np.float32), rng.integers(0, classes, count)
+
+
+@pytest.mark.parametrize("batch", [16, 37])
+def test_a_step_of_a_convolutional_network(batch: int) -> None:
+    """The batch is innermost, padded to whole vectors; garbage behind a shorter batch reaches no result."""
+    program = training(network(), (2, 12, 12), batch)
+    inner = [b for b in program.plan.buffers if b.layout]
+    padding = "" if batch == 16 else "+11"
+    assert len(inner) >= 6 and all(b.layout.endswith(f"[N]{padding}") for b in inner if len(b.shape) == 4)
+    assert any("layout: axis 0 (N) innermost" in remark for remark in program.remarks)
+    assert f"laid [5][12][12][N]{padding}" in program.memory
+    for count in (batch, 1, batch - 1, batch):
+        record, _ = record_step(program, batch_of((2, 12, 12), count))
+        check_step(program, record, tolerance=2e-5)
+
+
+def test_layouts_can_be_switched_off() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(720, 4))
+    plain, chosen = (training(model, (2, 12, 12), 20, without=w) for w in (["layouts", "split"], []))
+    assert not any(b.layout for b in plain.plan.buffers) and any(b.layout for b in chosen.plan.buffers)
+    arrays, before = batch_of((2, 12, 12), 20), {name: p.value for name, p in model.named_parameters()}
+    (loss,) = plain(*arrays)
+    after = {name: p.value for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.value = before[name]
+    np.testing.assert_allclose(chosen(*arrays)[0], loss, rtol=1e-5)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.value, after[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(784, 512, 10), (64, 64, 10), (500, 300, 50)])
+def test_perceptrons_stay_row_major(sizes: tuple[int, ...]) -> None:
+    layers = [layer for i, o in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]
+    program = training(nn.Sequential(*layers[:-1]), sizes[:1], 64)
+    assert not any(b.layout for b in program.plan.buffers)
+
+
+def test_results_and_updated_state_are_row_major() -> None:
+    """Values that are returned, or kept between steps, lie as users see them, whatever their kernels want."""
+    x, w = gc.input("x", ("N", 3, 8, 8)), gc.param("w", (8, 3, 3, 3), init=gc.init.glorot_uniform())
+    kept = gc.state("kept", (8, 8, 8))
+    hidden = gc.relu(gc.conv2d(x, w, padding=1))
+    again = gc.conv2d(hidden, gc.transpose(w, (1, 0, 2, 3)), padding=1)
+    program = gc.compile([x], [hidden, gc.sum(again * again)], updates={kept: gc.sum(hidden, axis=0)}, dims={"N": 32})
+    rng = np.random.default_rng(0)
+    record, _ = record_step(program, [rng.standard_normal((32, 3, 8, 8)).astype("float32")])
+    check_step(program, record, tolerance=2e-5)
+
+
+# ---- rewriting ------------------------------------------------------------------------------------------------------
+
+FORMS = {
+    "convolution": "(x: f32[N,3,6,6], w: f32[4,3,3,3]) -> (y: f32[N,4,6,6]) where N <= 5 {"
+    " space n < N, o < 4, i < 6, j < 6"
+    " stage { reduce c < 3, ky in max(0, 1-i) .. min(3, 7-i), kx in max(0, 1-j) .. min(3, 7-j)"
+    " a: f32 = sum(x[n, c, i+ky-1, j+kx-1] * w[o, c, ky, kx]) y[n, o, i, j] = max(a, 0.0) } }",
+    "pooling": "(x: f32[N,2,6,6]) -> (y: f32[N,2,3,3], k: i64[N,2,3,3]) where N <= 5 { space n < N, c < 2, i < 3, j < 3"
+    " stage { reduce a < 2, b < 2 m: f32, t: i64 = argmax(x[n, c, 2*i+a, 2*j+b], 2*a + b)"
+    " y[n, c, i, j] = m k[n, c, i, j] = t } }",
+    "picking": "(x: f32[N,7], t: i32[N]) -> (y: f32[N,7]) where N <= 5 { space n < N, i < 7 stage {"
+    " y[n, i] = where(i64(t[n]) == i, x[n, i64(t[n]) in 0 .. 7], 0.0) } }",
+    "sums": "(x: f32[N,3,4,5], inout b: f32[3]) -> () where N <= 5 { space c < 3 stage { reduce n < N, i < 4, j < 5"
+    " s: f32 = sum(x[n, c, i, j]) b[c] = b[c] - s } }",
+}  # fmt: skip
+
+
+def arrays_of(kernel: Kernel, count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    found = {}
+    for operand in kernel.inputs:
+        shape = tuple(count if str(d) == "N" else int(str(d)) for d in operand.shape)
+        floats = operand.dtype.is_float
+        values = rng.standard_normal(shape) if floats else rng.integers(0, 7, shape)
+        found[operand.name] = values.astype(operand.dtype.numpy)
+    return found
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_kernels_in_other_layouts(build: Callable[..., Any], name: str, axis: int) -> None:
+    """Whatever the layouts of the operands, the same numbers, in other places."""
+    kernel, count = parse_kernel(f"kernel k {FORMS[name]}"), 5
+    given = arrays_of(kernel, count)
+    wanted = interpret.run(kernel, given, {"N": count})
+    moved = [o for o in kernel.operands if len(o.shape) > 1 and axis < len(o.shape) - 1]
+    for chosen in (moved, moved[:1], moved[1:]):
+        layouts = {o.name: innermost(o.shape, axis, kernel.capacities, 16) for o in chosen}
+        laid = laid_out(kernel, layouts)
+        verify(laid)
+        turned = {n: a.transpose(layouts[n].permutation) if n in layouts else a for n, a in given.items()}
+        found = build(laid).check(turned, {"N": count})
+        for n, value in wanted.items():
+            expected = value.transpose(layouts[n].permutation) if n in layouts else value
+            np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (64, 3, 5, 7), (17, 16), (13, 200)])
+@pytest.mark.parametrize("dtype", ["f32", "u8"])
+def test_conversions_transpose_square_tiles(build: Callable[..., Any], shape: tuple[int, ...], dtype: str) -> None:
+    dims = ",".join(["N", *map(str, shape[1:])])
+    source = parse_kernel(f"kernel k(x: {dtype}[{dims}]) -> () where N <= {shape[0]} {{ }}").operands[0]
+    layout = innermost(source.shape, 0, {"N": shape[0]}, 16)
+    there = conversion("there", source, "y", {"y": layout}, {"N": shape[0]})
+    back = conversion("back", Operand("y", source.dtype, source.shape), "x", {"y": layout}, {"N": shape[0]})
+    there, back = build(there), build(back)
+    assert {there.schedule.kind, back.schedule.kind} == {"transposed"}
+    rng = np.random.default_rng(0)
+    for count in (1, shape[0] - 1, shape[0]):
+        x = rng.integers(0, 200, (count, *shape[1:])).astype(source.dtype.numpy)
+        y = there.check({"x": x}, {"N": count})["y"]
+        np.testing.assert_array_equal(y, x.transpose((*range(1, x.ndim), 0)))
+        np.testing.assert_array_equal(back.check({"y": y}, {"N": count})["x"], x)
