@@ -64,7 +64,7 @@ def best_outer(rows: Cover, columns: Cover, most: tuple[int, int], registers: in
     by_column = {v: list(columns(v)) for v in range(1, widest + 1)}
     found = []
     for r, v in itertools.product(by_row, by_column):
-        small = r * v < 8 and r < highest and v < widest
+        small = r * v < registers // 4 and r < highest and v < widest
         if small or not fits_outer(r, v, registers):
             continue
         cost = sum(n * m * i * j / outer_speed(i, j, products) / 2 for n, i in by_row[r] for m, j in by_column[v])
