@@ -235,25 +235,6 @@ def rooms(kernel: Kernel) -> dict[Axis, int]:
     return found
 
 
-def chunk_bounds(axis: Axis, chunk: str, size: int) -> Axis:
-    """An unclipped axis restricted to chunk number `chunk` (an axis) of `size` points: no two chunks share a point."""
-    assert axis.extent is not None
-    start = Affine.of({chunk: size})
-    return Axis(axis.name, (start,), (Affine((), axis.extent), start + size), axis.sequential)
-
-
-def chunks(kernel: Kernel, chunk: str) -> set[str]:
-    """Axes that `chunk_bounds` has cut by the axis `chunk`."""
-    found = set()
-    for axis in all_axes(kernel):
-        (lower, *more), uppers = axis.lower, [b for b in axis.upper if isinstance(b, Affine)]
-        if more or not isinstance(lower, Affine) or lower.const != 0 or [a for a, _ in lower.terms] != [chunk]:
-            continue
-        if lower + lower.coefficients[chunk] in uppers:
-            found.add(axis.name)
-    return found
-
-
 def with_unique_axes(kernel: Kernel) -> Kernel:
     """Axes that stages name alike renamed, so that a name tells one axis."""
     taken = {a.name for a in kernel.space}

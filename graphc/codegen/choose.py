@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.analysis import capacity, chunks, index_depends, kernel_stores, points, reads_own_element_only
+from graphc.codegen.analysis import capacity, index_depends, kernel_stores, points, reads_own_element_only
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
@@ -108,24 +108,23 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     axes = [named[n] for n in schedule.order] or list(flat.space)
     if any(o.init is not None for o in flat.operands):
         axes = [a for a in axes[:1] if _owns_rows(original, a)]
-    axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, flat, a)]
+    axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
     enough = [name for name, count in tiles.items() if count >= ENOUGH_TILES]
     best = enough[0] if enough else max(tiles, key=lambda name: tiles[name], default=None)
     return best if best is not None and tiles[best] > 1 else None
 
 
-def _is_shareable(kernel: Kernel, flat: Kernel, axis: Axis) -> bool:
+def _is_shareable(kernel: Kernel, axis: Axis) -> bool:
     """True if points of the axis can run in any order, each storing to elements of its own.
 
-    Points of an axis, or of what it cuts into chunks, store to different elements if an index holds the axis: the
-    verifier has shown that indices are injective in the axes that they hold.
+    Points of an axis store to different elements if an index holds the axis: the verifier has shown that indices are
+    injective in the axes that they hold.
     """
     if axis.sequential or axis.extent is None:
         return False
-    names = {axis.name} | chunks(flat, axis.name)
     return all(
-        not s.partials and any(isinstance(i, Affine) and index_depends(i, names) for i in s.index)
+        not s.partials and any(isinstance(i, Affine) and index_depends(i, (axis.name,)) for i in s.index)
         for s in kernel_stores(kernel)
     )
 

@@ -3,7 +3,8 @@
 The gradient of a pooling is 0 but at the winners, and an activation's derivative by its output y is the same function
 of the pooled values there. So `where(y <= 0, 0, max_unpool(g, t))` is `max_unpool(where(p <= 0, 0, g), t)` with the
 pooled values p: a quarter of the work for a 2 x 2 window, and y need not be kept for the backward pass. Products are
-moved where y is bounded alone: 0 times an infinite derivative would be NaN.
+moved where y is bounded alone: 0 times an infinite derivative would be NaN. A sum over whole windows is one of the
+winners' gradients: bias gradients read a quarter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ops.rules import normalise_axes
 from graphc.passes.manager import PassResult
 from graphc.passes.rewrite import Match, Rule, constant_value, rewrite
 
@@ -92,12 +95,39 @@ def _product(match: Match, b: Builder) -> Value | None:
     return None if found is None else _unpooled(match, b, b.elementwise("mul", *found))
 
 
+def _sum(match: Match, b: Builder) -> Value | None:
+    unpool = match["u"].producer
+    assert unpool is not None
+    attributes, (g, _) = unpool.attributes, unpool.inputs
+    first = g.type.rank - len(attributes["kernel"])
+    axes = normalise_axes(match.root.attributes["axes"], g.type.rank)
+    slides = zip(*(attributes[name] for name in ("kernel", "stride", "padding", "dilation")), strict=True)
+    for axis, (kernel, stride, padding, dilation) in enumerate(slides, start=first):
+        if (kernel, stride, padding) != (1, 1, 0):
+            sizes = g.type.shape[axis], unpool.type.shape[axis]
+            if axis not in axes or not _all_inside(kernel, stride, padding, dilation, *sizes):
+                return None
+    result = b.apply(match.root.op, (g,), dict(match.root.attributes))
+    assert isinstance(result, Value)
+    return result
+
+
+def _all_inside(kernel: int, stride: int, padding: int, dilation: int, windows: Dim, elements: Dim) -> bool:
+    """True if every window has an element, and so a winner."""
+    if not isinstance(windows, int) or not isinstance(elements, int):
+        return False
+    taps = ([w * stride + k * dilation - padding for k in range(kernel)] for w in range(windows))
+    return all(any(0 <= element < elements for element in window) for window in taps)
+
+
 def _read_once(match: Match) -> bool:
     return match.read_once(match["u"])
 
 
 WHY = "the gradient of a pooling is 0 but at the winners"
+ONE_EACH = "every window has one winner"
 RULES = (
     Rule("choice_at_winners", "where(c, 0, u@max_unpool(g, t))", _choice, WHY, _read_once),
     Rule("product_at_winners", "mul(f, u@max_unpool(g, t))", _product, WHY, _read_once),
+    Rule("sum_of_winners", "sum(u@max_unpool(g, t))", _sum, ONE_EACH),
 )

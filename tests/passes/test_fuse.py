@@ -48,6 +48,19 @@ def test_bias_and_activation_are_epilogues_of_the_contraction() -> None:
     assert kernels(graph) == ["matmul_add_relu"]
 
 
+def test_a_residual_sum_and_a_given_mask_are_epilogues_of_the_contraction() -> None:
+    x, W, b, mask = gc.input("x", ("N", 4)), gc.param("W", (4, 4)), gc.param("b", (4,)), gc.input("mask", ("N", 4))
+    _, graph = fused([x, mask], [gc.relu(x + x @ W + b) * mask * 2.0])
+    assert len(graph.nodes) == 1
+
+
+def test_the_mask_below_a_pooling_is_in_the_kernel_of_the_pooled_values() -> None:
+    x, W, b = gc.input("x", ("N", 1, 6, 6)), gc.param("W", (2, 1, 3, 3)), gc.param("b", (2,))
+    loss = gc.sum(gc.square(gc.max_pool2d(gc.relu(gc.conv2d(x, W, b)), 2)))
+    _, graph = fused([x], gc.grad(loss, [W, b]))
+    assert kernels(graph) == ["contract_add_relu", "max_pool_le_mul_where", "max_unpool", "contract", "sum"]
+
+
 def test_elementwise_chain_is_one_kernel() -> None:
     x, y = gc.input("x", ("N", 4)), gc.input("y", ("N", 4))
     _, graph = fused([x, y], [gc.tanh(x * y + 1.0) / (2.0 + gc.exp(x))])

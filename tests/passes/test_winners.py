@@ -44,6 +44,37 @@ def test_the_mask_of_a_relu_moves_to_the_pooled_values(rewrites_to: Callable) ->
     )
 
 
+def test_sums_over_whole_windows_read_the_winners_alone(rewrites_to: Callable) -> None:
+    rewrites_to(
+        Winners(),
+        f"""graph g(%y: f32[N,4,6], %g: f32[N,2,3]) -> (f32[6], f32[N]) {{
+          %p, %t = max_pool(%y, shape=[N,2,3], {WINDOW})
+          %u = max_unpool(%g, %t, shape=[N,4,6], {WINDOW})
+          %a = sum(%u, axes=[0,1])
+          %b = sum(%u, axes=[1,2])
+          return %a, %b
+        }}""",
+        f"""graph g(%y: f32[N,4,6], %g: f32[N,2,3]) -> (f32[6], f32[N]) {{
+          %p, %t = max_pool(%y, shape=[N,2,3], {WINDOW})
+          %u = max_unpool(%g, %t, shape=[N,4,6], {WINDOW})
+          %a = sum(%u, axes=[0,1])
+          %b = sum(%g, axes=[1,2])
+          return %a, %b
+        }}""",
+    )
+
+
+@pytest.mark.parametrize("window", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}])
+def test_bias_gradients_below_a_pooling(window: dict[str, Any]) -> None:
+    x, b = gc.input("x", (3, 2, 7, 7)), gc.param("b", (2,))
+    y = gc.relu(x + gc.reshape(b, (2, 1, 1)))
+    wanted = gc.grad(gc.sum(gc.square(gc.max_pool2d(y, **window))), b)
+    array = np.random.default_rng(0).integers(-3, 4, (3, 2, 7, 7)).astype("f4") / 2
+    found, plain = (gc.compile([x], [wanted], without=w) for w in ((), ("winners",)))
+    np.testing.assert_allclose(found(array)[0], plain(array)[0], rtol=1e-6)
+    assert not any("unpool" in name for name in found.kernels) and any("unpool" in name for name in plain.kernels)
+
+
 def gradient_of(activation: Callable[[Any], Any], **window: Any) -> tuple[Any, Graph]:
     """The gradient by x of a loss of pooled activations, and the graph that computes it."""
     x = gc.input("x", (3, 2, 7, 7))
