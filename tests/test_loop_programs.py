@@ -103,7 +103,8 @@ def everything() -> tuple[list[gc.Input], list[gc.Symbol]]:
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "SMALLEST_SHARED", 1)
+    monkeypatch.setattr(sharing, "SMALLEST_SHARED", (1,))
+    monkeypatch.setattr(sharing, "MEETING", 0)
     monkeypatch.setattr(choose, "SMALLEST_SHARED", 1)
     inputs, outputs = everything()
     program = gc.compile(inputs, outputs, threads=2, cache=False)

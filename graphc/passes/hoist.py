@@ -61,7 +61,7 @@ class Hoist:
 class _Sum:
     """A carried sum: its terms that leave the loop, and those that stay."""
 
-    leaving: list[Node]
+    leaving: list[Value]
     staying: list[Value]
 
 
@@ -169,9 +169,9 @@ class _Hoisting:
             terms.remove(carried)
             if len(body.readers.get(carried, ())) > 1 or carried in terms:
                 continue
-            leaving = [v.producer for v in terms if v.producer is not None and _can_leave(scan, v)]
+            leaving = [v for v in terms if _can_leave(scan, v)]
             if leaving:
-                found[i] = _Sum(leaving, [v for v in terms if v.producer not in leaving])
+                found[i] = _Sum(leaving, [v for v in terms if v not in leaving])
         return found
 
     def _after(self, scan: Scan, sums: dict[int, _Sum]) -> list[Value]:
@@ -183,19 +183,20 @@ class _Hoisting:
         sequence = dict(zip(slices, scan.sequences, strict=True))
         news = {i: _added(b, [body.inputs[i], *sums[i].staying]) if i in sums else body.outputs[i] for i in kept}
         stacks = [v for v in body.outputs[k:] if v not in sequence]
-        factors = [v for total in sums.values() for node in total.leaving for v in node.inputs if v not in sequence]
-        stacks = list(dict.fromkeys((*stacks, *factors)))
+        factors = (v for total in sums.values() for term in total.leaving for v in _factors(term))
+        stacks = list(dict.fromkeys((*stacks, *(v for v in factors if v not in sequence))))
         inputs = (*(body.inputs[i] for i in kept), *body.inputs[k:])
         turn = Graph(body.name, inputs, (*(news[i] for i in kept), *stacks))
         results = replace(scan, init=tuple(scan.init[i] for i in kept), body=turn).apply(b)
         last = dict(zip(kept, results, strict=False))
         stack = sequence | dict(zip(stacks, results[len(kept) :], strict=True))
         for i, total in sums.items():
-            for node in total.leaving:
-                whole = _over_all_turns(node, [stack[v] for v in node.inputs], b)
+            for term in total.leaving:
+                whole = _over_all_turns(term, [stack[v] for v in _factors(term)], b)
                 last[i] = b.elementwise("add", last.get(i, scan.init[i]), whole)
+                what = "slice" if term.producer is None else term.producer.op.name
                 why = "one sum over all turns instead of one added in each"
-                self._record("sum_after_loop", f"{node.op.name} added in each turn", "after the loop", why)
+                self._record("sum_after_loop", f"{what} added in each turn", "after the loop", why)
         for _ in (v for v in body.outputs[k:] if v in sequence):
             self._record("stack_of_slices", "a stack of the slices", "the sequence", "they are the same")
         return [*(last[i] for i in range(k)), *(stack[v] for v in body.outputs[k:])]
@@ -272,11 +273,13 @@ def _terms(body: Graph, value: Value) -> list[Value] | None:
 
 
 def _can_leave(scan: Scan, term: Value) -> bool:
-    """True if a term of a carried sum can be had after the loop: a contraction of values that change from turn to turn,
-    or a sum of what is in memory anyway, because a contraction reads it."""
+    """True if a term of a carried sum can be had after the loop: a slice, a contraction of values that change from turn
+    to turn, or a sum of what is in memory anyway, because a contraction reads it."""
     node, body = term.producer, scan.body
-    _, _, captured = scan.split(body.inputs)
-    if node is None or not node.inputs or term in body.outputs or len(body.readers[term]) > 1:
+    _, slices, captured = scan.split(body.inputs)
+    if node is None:
+        return term in slices
+    if not node.inputs or term in body.outputs or len(body.readers[term]) > 1:
         return False
     constant = {*captured, *(v for n in body.nodes for v in n.outputs if not n.inputs)}
     if any(v in constant for v in node.inputs):
@@ -287,9 +290,17 @@ def _can_leave(scan: Scan, term: Value) -> bool:
     return node.op.name == "sum" and (node.inputs[0].producer is None or bool(read & set(CONTRACTIONS)))
 
 
-def _over_all_turns(node: Node, stacks: Sequence[Value], b: Builder) -> Value:
-    """The sum over the turns of a contraction or sum, given the stacks of its operands."""
-    if node.op.name == "sum":
+def _factors(term: Value) -> tuple[Value, ...]:
+    """What is stacked for a term of a sum: its operands, or itself if it is a slice."""
+    return (term,) if term.producer is None else term.producer.inputs
+
+
+def _over_all_turns(term: Value, stacks: Sequence[Value], b: Builder) -> Value:
+    """The sum over the turns of a slice, a contraction or a sum, given the stacks of its factors."""
+    node = term.producer
+    if node is None:
+        found: Value | None = b.sum(stacks[0], axes=(0,))
+    elif node.op.name == "sum":
         rank = node.inputs[0].type.rank
         axes = tuple(sorted(k % rank + 1 for k in node.attributes["axes"]))
         total = b.sum(stacks[0], axes=(0, *axes), keepdims=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import OPS
+from graphc.ops.einsum import equation_of
 
 # One operand: a stack of one slice for each turn (True), or what is the same in all turns (False).
 Operand = tuple[Value, bool]
@@ -38,6 +40,14 @@ def _spread(operand: Operand, length: Dim, b: Builder) -> Value:
 
 def _matmul(node: Node, operands: Sequence[Operand], length: Dim, b: Builder) -> Value:
     return _apply(b, node, [_spread(operand, length, b) for operand in operands])
+
+
+def _einsum(node: Node, operands: Sequence[Operand], length: Dim, b: Builder) -> Value:
+    """The turn is one more axis of the result, and of the operands that are stacks."""
+    left, right, out = equation_of(node)
+    turn = next(letter for letter in string.ascii_letters if letter not in left + right)
+    a, c = (turn + term if is_stack else term for term, (_, is_stack) in zip((left, right), operands, strict=True))
+    return _apply(b, node, [value for value, _ in operands], equation=f"{a},{c}->{turn}{out}")
 
 
 def _shaped(node: Node, operands: Sequence[Operand], length: Dim, b: Builder) -> Value:
@@ -75,6 +85,7 @@ def _taken(node: Node, operands: Sequence[Operand], length: Dim, b: Builder) -> 
 
 _RULES: dict[str, Callable[[Node, Sequence[Operand], Dim, Builder], Value | None]] = {
     "matmul": _matmul,
+    "einsum": _einsum,
     "reshape": _shaped,
     "broadcast_to": _broadcast,
     "transpose": _transposed,

@@ -83,12 +83,28 @@ def test_what_depends_on_carried_values_stays(equal_values: Callable[..., None])
 def test_products_of_captured_values_are_computed_once(equal_values: Callable[..., None]) -> None:
     def cell(h: Value, x: Value, w: Value, u: Value) -> list[Value]:
         both = b.matmul(x, b.matmul(u, w))
-        return [b.add(h, both), b.sum(b.tanh(w), axes=(0,))]
+        return [b.mul(h, both), b.sum(b.tanh(w), axes=(0,))]
 
     result = hoisted(scanned(cell, [H], [XS], [W, U]), equal_values, H, XS, W, U)
     assert sorted(ops(result.graph)) == ["broadcast_to", "matmul", "matmul", "scan", "sum", "tanh"]
-    assert ops(loop(result.graph).attributes["body"]) == ["add"]
+    assert ops(loop(result.graph).attributes["body"]) == ["mul"]
     assert sorted(rules(result)) == ["same_in_all_turns", "sequence_first"]
+
+
+def test_sums_of_products_over_any_axes_go_along(equal_values: Callable[..., None]) -> None:
+    def cell(h: Value, x: Value, u: Value) -> list[Value]:
+        both = b.einsum(b.einsum(x, u, equation="nk,km->mn"), b.tanh(x), equation="mn,nk->nmk")
+        return [b.mul(h, b.sum(both, axes=(2,)))]
+
+    result = hoisted(scanned(cell, [H], [XS], [U]), equal_values, H, XS, U)
+    assert ops(loop(result.graph).attributes["body"]) == ["sum", "mul"]
+    assert sorted(ops(result.graph)) == ["einsum", "einsum", "scan", "tanh"]
+
+
+def test_a_loop_that_only_adds_up_products_is_no_loop(equal_values: Callable[..., None]) -> None:
+    result = hoisted(scanned(lambda h, x, u: [b.add(h, b.matmul(x, u))], [H], [XS], [U]), equal_values, H, XS, U)
+    assert "scan" not in ops(result.graph)
+    assert sorted(rules(result)) == ["sequence_first", "sum_after_loop"]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -99,10 +115,10 @@ def test_rows_of_a_table_go_along(reverse: bool, equal_values: Callable[..., Non
         x = b.take(table, word, axis=0)
         moved = b.transpose(b.reshape(b.slice(x, start=(0, 0), shape=x.type.shape, step=(1, 1)), shape=x.type.shape),
                             permutation=(0, 1))  # fmt: skip
-        return [b.add(h, b.matmul(moved, u))]
+        return [b.mul(h, b.matmul(moved, u))]
 
     result = hoisted(scanned(cell, [H], [words], [table, U], reverse), equal_values, H, words, table, U)
-    assert ops(loop(result.graph).attributes["body"]) == ["add"]
+    assert ops(loop(result.graph).attributes["body"]) == ["mul"]
     assert "take" in ops(result.graph)
 
 
@@ -110,10 +126,10 @@ def test_reductions_and_broadcasts_of_slices_go_along(equal_values: Callable[...
     def cell(h: Value, x: Value, u: Value) -> list[Value]:
         centred = b.sub(x, b.broadcast(b.mean(x, axes=(-1,), keepdims=True), x.type.shape))
         wide = b.broadcast(b.sum(centred, axes=(0,)), x.type.shape)
-        return [b.add(h, b.matmul(b.add(centred, wide), u))]
+        return [b.mul(h, b.matmul(b.add(centred, wide), u))]
 
     result = hoisted(scanned(cell, [H], [XS], [U]), equal_values, H, XS, U)
-    assert ops(loop(result.graph).attributes["body"]) == ["add"]
+    assert ops(loop(result.graph).attributes["body"]) == ["mul"]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
