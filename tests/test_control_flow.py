@@ -229,6 +229,18 @@ def test_counters_and_stacks_of_constants() -> None:
     check([], [counted, sevens, total, before], {})
 
 
+@pytest.mark.parametrize("without", [(), ("dce", "loops", "canonicalise")])
+@pytest.mark.parametrize("length", [0, 2])
+def test_two_loops_from_one_value_that_the_second_hands_on(length: int, without: tuple[str, ...]) -> None:
+    """The first loop must not write over the value where what reads the second one's result reads it."""
+    x = gc.input("x", (3,))
+    v = gc.sin(x)
+    a = gc.scan(lambda h: h * 2, init=[v], length=3)
+    b, c = gc.scan(lambda h, u: (h, u * h), init=[v, x], length=length)
+    d = gc.scan(lambda h: h + x, init=[v], length=0)
+    check([x], [a * b + c * d], {"x": ARRAYS["v"]}, without=without)
+
+
 def test_branches_that_are_not_taken_do_not_run() -> None:
     """A branch of 2000 turns that is not taken costs no time; the loop in it would add up its turns."""
     x = gc.input("x")

@@ -65,7 +65,17 @@ def _fill(region: Region, items: Sequence[LoweredNode | NestedNode], storage: St
         region.items.append(block)
         blocks.append((item, block))
     for item, block in blocks:
+        _hand_on(storage, item, block)
+    for item, block in blocks:
         _KINDS[item.node.op.name](storage, region, item, block)
+
+
+def _hand_on(storage: Storage, item: NestedNode, block: Block) -> None:
+    """Let carried values that no turn changes be their first values, before any block overwrites one of these."""
+    attributes, body = item.node.attributes, item.bodies[-1].graph
+    for i in range(attributes.get("carried", 0)):
+        if attributes.get("length") == 0 or body.outputs[i] is body.inputs[i]:
+            storage.base[block.makes[i]] = block.needs[i]
 
 
 def _within(storage: Storage, body: LoweredBody, loops: tuple[str, ...], conditional: bool) -> Region:
@@ -121,7 +131,6 @@ def _scan(storage: Storage, region: Region, item: NestedNode, block: Block) -> N
     block.kind, block.count = "loop", length
     if not length:
         region.items.remove(block)
-        storage.base |= dict(zip(block.makes[:k], block.needs[:k], strict=True))
         storage.home |= dict.fromkeys(block.makes[k:], region)
         return
     loop = _Loop(storage, region, block, body.graph, k)
@@ -142,10 +151,10 @@ class _Loop:
         self.in_stack: set[int] = set()  # carried values that live in a stack
         self.unchanged: set[int] = set()
         for i in range(carried):
-            name, first, last = storage.names.of(body.inputs[i]), block.needs[i], block.makes[i]
+            name = storage.names.of(body.inputs[i])
             if body.outputs[i] is body.inputs[i]:
                 self.unchanged.add(i)
-                storage.base |= {name: first, last: first}
+                storage.base[name] = block.needs[i]
             storage.values[name] = body.inputs[i]
 
     def slice_of(self, owner: str, row: int, reverse: bool, skip: int = 0) -> Place:
