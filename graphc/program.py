@@ -209,16 +209,15 @@ class Program:
 
     @cached_property
     def _symbols(self) -> set[str]:
-        graph = self.declared.graph
-        values = (*graph.inputs, *(value for node in graph.nodes for value in node.outputs))
-        return {s for value in values for dim in value.type.shape for s in symbols(dim)}
+        return {*_symbols_of_shapes(self.declared.graph), *self._lengths}
 
     def _checked_dims(self, dims: Mapping[str, int]) -> dict[str, int]:
         """`dims` with Python integers. Raises InputError for symbols that the graph has not, and for no sizes."""
         for name, size in dims.items():
             if name not in self._symbols:
                 known = ", ".join(sorted(self._symbols)) or "none"
-                raise InputError(f"program {self.name!r}: dims names {name!r}, which no shape has; symbols: {known}")
+                reason = f"dims names {name!r}, which no shape and no loop has; symbols: {known}"
+                raise InputError(f"program {self.name!r}: {reason}")
             if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
                 raise InputError(f"program {self.name!r}: dims[{name!r}] must be an integer >= 0, got {size!r}")
         return {name: operator.index(size) for name, size in dims.items()}
@@ -476,3 +475,11 @@ def compiler_fingerprint() -> str:
     for path in sorted(p for p in files if p.suffix in (".py", ".ll", ".txt")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _symbols_of_shapes(graph: Graph) -> set[str]:
+    """The dimension symbols in shapes of a graph, and of the graphs that its ops run."""
+    values = (*graph.inputs, *(value for node in graph.nodes for value in node.outputs))
+    found = {s for value in values for dim in value.type.shape for s in symbols(dim)}
+    bodies = [item for node in graph.nodes for item in node.attributes.values() if isinstance(item, Graph)]
+    return found.union(*map(_symbols_of_shapes, bodies))

@@ -231,3 +231,14 @@ def test_a_length_that_is_given_is_the_only_one() -> None:
     program(np.ones((3, 2, 3)))
     with pytest.raises(InputError, match=r"\[3,N<=4,3\]"):
         program(np.ones((2, 2, 3)))
+
+
+def test_sizes_that_no_input_tells() -> None:
+    """The length of a loop, and a size that only its body has."""
+    doubled = gc.scan(lambda h: h * 2, init=[1.0], length="T")
+    counted = gc.scan(lambda h: h + gc.sum(gc.ones(("M",)) * h), init=[1.0], length=2)
+    for result, name, wanted in ((doubled, "T", 8), (counted, "M", 16)):
+        (value,) = gc.compile([], [result], dims={name: 3})()
+        assert value == wanted
+        with pytest.raises(InputError, match=f"no input tells the size of {name}; give dims"):
+            gc.compile([], [result])()

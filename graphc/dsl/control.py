@@ -17,7 +17,7 @@ import numpy as np
 from graphc.dsl import declare, shaping
 from graphc.dsl.origin import here
 from graphc.dsl.regions import Region, captured_by, closed
-from graphc.dsl.structure import is_group, leaves, like, outline
+from graphc.dsl.structure import is_group, leaves, like, misfit, outline
 from graphc.dsl.symbol import Symbol
 from graphc.errors import AttributeValueError, DTypeError, GraphcError, ShapeError, SymbolError
 from graphc.ir.builder import Builder
@@ -52,7 +52,7 @@ def cond(pred: Symbol, then_fn: Function, else_fn: Function, *operands: Any) -> 
     for function, what in ((then_fn, "the first function of gc.cond"), (else_fn, "the second function of gc.cond")):
         regions.append(Region(what))
         with regions[-1].traced():
-            results.append(_returned(what, function(*operands)))
+            results.append(_called(what, function, operands))
     if outline(results[0]) != outline(results[1]):
         shapes = f"{outline(results[0])} and {outline(results[1])}"
         raise ShapeError(f"gc.cond: the branches return {shapes} (* is a tensor); they must return the same{_at()}")
@@ -97,8 +97,13 @@ def while_loop(test_fn: Function, body_fn: Function, init: Any, bound: int | Non
     carried = _arguments(region, [v.type for v in start], _argument_names(body_fn, group, "carried"))
     arguments = like(group, map(Symbol, carried))
     with region.traced():
-        goes_on = _predicate("gc.while_loop", "the result of the test", test_fn(*arguments), constant=True)
-        result = _returned("the body of gc.while_loop", body_fn(*arguments))
+        goes_on = _predicate(
+            "gc.while_loop",
+            "the result of the test",
+            _run("the test of gc.while_loop", test_fn, arguments),
+            constant=True,
+        )
+        result = _called("the body of gc.while_loop", body_fn, arguments)
         news = _carried("gc.while_loop", init, result, carried, start)
     if region.turn is not None:
         carried = [*carried, region.turn]
@@ -145,7 +150,7 @@ def scan(
     types = [v.type for v in start] + [without_axis(v.type) for v in slices]
     arguments = _arguments(region, types, names)
     with region.traced():
-        result = _returned("the cell of gc.scan", cell(*like([*first, *walked], map(Symbol, arguments))))
+        result = _called("the cell of gc.scan", cell, like([*first, *walked], map(Symbol, arguments)))
         parts = list(result) if is_group(result) else [result]
         if len(parts) < len(first):
             reason = f"carries {len(first)} tensors, and its cell returns {len(parts)}; return new ones for all"
@@ -204,8 +209,15 @@ def _arguments(region: Region, types: Sequence[Any], names: Sequence[str]) -> li
     return [region.argument(name, type_) for name, type_ in zip(names, types, strict=True)]
 
 
-def _returned(what: str, result: Any) -> Any:
-    """The result, if all in it are symbols or numbers."""
+def _run(what: str, function: Function, arguments: Sequence[Any]) -> Any:
+    if reason := misfit(function, arguments):
+        raise SymbolError(f"{what} does not take what it is given: {reason}{_at()}")
+    return function(*arguments)
+
+
+def _called(what: str, function: Function, arguments: Sequence[Any]) -> Any:
+    """What the function returns, if all in it are symbols or numbers."""
+    result = _run(what, function, arguments)
     for item in leaves(result):
         if item is None:
             raise SymbolError(f"{what} returns None; return the symbols that it computes{_at()}")

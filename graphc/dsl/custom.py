@@ -9,6 +9,7 @@ from typing import Any
 from graphc.dsl import declare
 from graphc.dsl.origin import here
 from graphc.dsl.regions import captured_by, closed
+from graphc.dsl.structure import misfit
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.watch import refuse_inside
 from graphc.errors import GradientError
@@ -67,9 +68,14 @@ class CustomVjp:
         cotangents = [Value(v.type, name=f"cotangent{k}") for k, v in enumerate(outputs)]
         results = [Value(v.type, name=f"output{k}") for k, v in enumerate(outputs)]
         given = {k: Value(operands[k].ir.type, name=f"operand{k}") for k in places}
-        arguments = [Symbol(given[k]) if k in given else operand for k, operand in enumerate(operands)]
+        arguments: list[Any] = [Symbol(given[k]) if k in given else operand for k, operand in enumerate(operands)]
         groups = [tuple(map(Symbol, group)) for group in (cotangents, results)]
-        answer = self._rule(*(group if several else group[0] for group in groups), *arguments, **options)
+        arguments = [*(group if several else group[0] for group in groups), *arguments]
+        if reason := misfit(self._rule, arguments, options):
+            raise GradientError(
+                f"custom_vjp: the gradient of {name} takes cotangents, results and operands (g, y, *operands): {reason}"
+            )
+        answer = self._rule(*arguments, **options)
         found = list(answer) if isinstance(answer, (tuple, list)) else [answer]
         if len(found) != len(operands):
             raise GradientError(

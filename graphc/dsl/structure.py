@@ -1,11 +1,12 @@
-"""Tensors in lists and tuples, nested as the user likes: taking them apart and putting others in their places."""
+"""Tensors in lists and tuples, nested as the user likes, and in the arguments of functions of the user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["is_group", "leaves", "like", "outline"]
+__all__ = ["is_group", "leaves", "like", "misfit", "outline"]
 
 
 def is_group(item: Any) -> bool:
@@ -30,3 +31,17 @@ def like(structure: Any, items: Iterator[Any]) -> Any:
 def outline(structure: Any) -> str:
     """The structure for messages, without what is in it: `(*, [*, *])`; lists and tuples look alike."""
     return f"({', '.join(map(outline, structure))})" if is_group(structure) else "*"
+
+
+def misfit(function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any] | None = None) -> str:
+    """Why a function cannot be called with these arguments; nothing if it can, or if its signature is not known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind(*arguments, **(options or {}))
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        return f"{name}{signature} is called with {len(arguments)} arguments: {error}"
+    return ""

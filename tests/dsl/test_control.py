@@ -384,6 +384,17 @@ def test_tensors_in_the_place_of_functions(x, s) -> None:
     refused(SymbolError, "gc.scan takes functions, got list", lambda: gc.scan([x], init=s, length=2))
 
 
+def test_functions_of_other_arguments(x, s) -> None:
+    refused(SymbolError, r"second function of gc.cond does not take .*<lambda>\(\) is called with 1 arguments",
+            lambda: gc.cond(s > 0, lambda a: a, lambda: x, x))  # fmt: skip
+    refused(SymbolError, r"test of gc.while_loop does not take .*\(\) is called with 1",
+            lambda: gc.while_loop(lambda: True, lambda v: v, s, bound=2))  # fmt: skip
+    refused(SymbolError, r"body of gc.while_loop does not take .*\(a, b\) is called with 1 arguments: missing",
+            lambda: gc.while_loop(lambda v: v > 0, lambda a, b: a, s))  # fmt: skip
+    refused(SymbolError, r"cell of gc.scan does not take .*\(h\) is called with 2 arguments: too many",
+            lambda: gc.scan(lambda h: h, [x], [s]))  # fmt: skip
+
+
 def test_numbers_of_branches_become_alike(x, s, compute) -> None:
     flags = gc.cond(s > 0, lambda: (True, np.ones(3, bool)), lambda: (False, False))
     numbers = gc.cond(s > 0, lambda: (1, 2, np.ones(3)), lambda: (0.5, 3, 0))

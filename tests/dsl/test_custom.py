@@ -103,6 +103,7 @@ def test_in_compiled_programs_with_batches() -> None:
         (lambda v: v, lambda g, y, v: 3.0, ["gives float for argument 0"]),
         (lambda v: v > 0, lambda g, y, v: g, ["must return floating symbols", "bool"]),
         (lambda v: 1.0, lambda g, y, v: g, ["must return floating symbols", "float"]),
+        (lambda v: v, lambda g, v: g, ["takes cotangents, results and operands", "called with 3 arguments: too many"]),
         (lambda v: v, None, ["has no gradient yet", ".backward"]),
     ],
 )
