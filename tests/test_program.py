@@ -46,6 +46,15 @@ def test_runtime_count_up_to_the_capacity(n: int) -> None:
     np.testing.assert_allclose(columns, expected.sum(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 32), (3, 0, 32), (3, 5, 0), (0, "N", 8)])
+def test_products_of_arrays_without_elements(shape: tuple[int | str, ...]) -> None:
+    x, W = gc.input("x", shape), gc.param("W", (4, int(shape[-1])))
+    program = gc.compile([x], [x @ W.T, gc.grad(gc.sum(x @ W.T), W)])
+    found, slope = program(np.zeros([5 if size == "N" else size for size in shape], np.float32))
+    assert found.size == 0 if shape[-1] else not found.any()
+    assert not slope.any()
+
+
 def test_capacity_from_the_first_call_grows_with_a_larger_one() -> None:
     x, W, b = linear()
     program = gc.compile([x], [x @ W + b])

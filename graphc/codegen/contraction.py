@@ -260,7 +260,7 @@ class Streams:
         self.bytes = 4 * sum(_sizes(kernel, c))
         self.taps = self._taps(right.index[0], c.columns.name)
         inner = dot_order(kernel, c)[-1]
-        self.inner = next(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == inner)
+        self.inner = max(1, *(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == inner))
         # What the loop around the tiles reads again: operands that it does not move, and windows that it slides.
         indices = (left.index[0], right.index[0])
         self.again = [(coefficient(i, inner) == 0, self._taps(i, inner)) for i in indices]
