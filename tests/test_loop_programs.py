@@ -242,3 +242,30 @@ def test_sizes_that_no_input_tells() -> None:
         assert value == wanted
         with pytest.raises(InputError, match=f"no input tells the size of {name}; give dims"):
             gc.compile([], [result])()
+
+
+class Recurrent(gc.nn.Module):
+    """A tanh cell of two layers, as a module writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = gc.nn.Linear(4, WIDTH), gc.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, xs: gc.Symbol) -> gc.Symbol:
+        def cell(h: gc.Symbol, x: gc.Symbol) -> tuple[gc.Symbol, gc.Symbol]:
+            h = gc.tanh(self.inner(x) + self.outer(h))
+            return h, h
+
+        return gc.scan(cell, [xs], [gc.zeros((3, WIDTH))])[1]
+
+
+def test_names_tell_the_module_of_a_loop_once() -> None:
+    """Both biases get one sum after the loop: they are added to the same value."""
+    net = gc.nn.Sequential(Recurrent(), gc.nn.Linear(WIDTH, 2))
+    x = gc.input("x", (6, 3, 4))
+    with gc.nn.trace(net, train=True):
+        loss = gc.sum(gc.square(net(x)))
+    program = gc.compile([x], [loss, *gc.grad(loss, list(net.parameters()))], cache=False)
+    inside = [name for name in program.kernels if "scan_" in name]
+    assert inside == ["v0_scan_outer_matmul_add_tanh", "v0_grad_scan_mul", "v0_grad_scan_outer_grad_matmul"]
+    assert sum("grad_sum" in name for name in program.kernels) == 2

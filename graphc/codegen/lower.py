@@ -52,6 +52,25 @@ class NestedNode:
     bodies: tuple[LoweredBody, ...]
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """What names within a branch or loop begin with: its name, and then modules as far as they go beyond its own."""
+
+    name: str = ""
+    module: str = ""
+
+    def label(self, module: str, what: str) -> str:
+        """The name, the rest of a module path, and a word, all that there is of them."""
+        path, own = module.split("."), self.module.split(".")
+        shared = 0
+        while shared < min(len(path), len(own)) and path[shared] == own[shared]:
+            shared += 1
+        return "_".join(part for part in (self.name, *path[shared:], what) if part)
+
+
+PROGRAM = Prefix()
+
+
 class Names:
     """Unique, readable identifiers of values and kernels: `fc1_weight`, `fc1_relu`, `fc1_relu_2`."""
 
@@ -74,12 +93,10 @@ class Names:
         """`wanted` as an identifier, with a number appended if another kernel has it."""
         return _unique(wanted, self._kernels)
 
-    def of(self, value: Value, prefix: str = "") -> str:
+    def of(self, value: Value, prefix: Prefix = PROGRAM) -> str:
         """The name of a value, the same at every call. `prefix` goes before it at the first one."""
         if value not in self._values:
-            node = value.producer
-            label = value.name if node is None else ".".join(p for p in (_module(value), value_label(value)) if p)
-            self._values[value] = self.unique(f"{prefix}_{label}" if prefix else label)
+            self._values[value] = self.unique(prefix.label(_module(value), value_label(value)))
         return self._values[value]
 
     def give(self, values: Sequence[Value], names: Sequence[str]) -> None:
@@ -140,7 +157,7 @@ def _runtime_extents_lead(shape: tuple[Dim, ...]) -> bool:
 
 
 def lower_graph(
-    graph: Graph, capacities: Mapping[str, int], names: Names, prefix: str = ""
+    graph: Graph, capacities: Mapping[str, int], names: Names, prefix: Prefix = PROGRAM
 ) -> list[LoweredNode | NestedNode]:
     """Kernel forms of all nodes of a fused graph that need one, in the graph's order; nested nodes with their graphs.
 
@@ -151,7 +168,7 @@ def lower_graph(
         names.of(value, prefix)
     lowered: list[LoweredNode | NestedNode] = []
     for node in graph.nodes:
-        for value in node.outputs if prefix else ():
+        for value in node.outputs if prefix != PROGRAM else ():
             names.of(value, prefix)
         if node.op.nested:
             lowered.append(_lower_nested(node, capacities, names, prefix))
@@ -162,7 +179,7 @@ def lower_graph(
     return lowered
 
 
-def _lower_nested(node: Node, capacities: Mapping[str, int], names: Names, prefix: str) -> NestedNode:
+def _lower_nested(node: Node, capacities: Mapping[str, int], names: Names, prefix: Prefix) -> NestedNode:
     """A branch or loop and its graphs, in the order of its attributes; a loop's turn is called as the loop itself.
 
     What a graph captures has the name of the value outside; a loop's test names carried values as the turn does.
@@ -177,10 +194,10 @@ def _lower_nested(node: Node, capacities: Mapping[str, int], names: Names, prefi
         inputs = tuple(Value(v.type, name=v.name) for v in graph.inputs)
         copy = Graph(graph.name, inputs, inlined(graph, inputs))
         own = len(inputs) - len(captured)
-        known = known or [names.of(v, name) for v in inputs[:own]]
+        known = known or [names.of(v, Prefix(name)) for v in inputs[:own]]
         names.give(inputs, [*known, *map(names.of, captured)])
-        region = name if attribute == "body" else f"{name}_{attribute}"
-        bodies.append(LoweredBody(region, copy, tuple(lower_graph(copy, capacities, names, region))))
+        region = Prefix(name if attribute == "body" else f"{name}_{attribute}", node.origin.module)
+        bodies.append(LoweredBody(region.name, copy, tuple(lower_graph(copy, capacities, names, region))))
     return NestedNode(node, name, tuple(bodies))
 
 
@@ -193,9 +210,9 @@ def _form(node: Node, names: Names) -> Kernel:
     return form(node, {v: names.of(v) for v in (*node.inputs, *node.outputs)})
 
 
-def _kernel_name(node: Node, names: Names, prefix: str) -> str:
+def _kernel_name(node: Node, names: Names, prefix: Prefix) -> str:
     ops = node.attributes["body"].name if node.op.name == "fusion" else node.op.name
-    return names.kernel("_".join(part for part in (prefix, node.origin.module, ops) if part))
+    return names.kernel(prefix.label(node.origin.module, ops))
 
 
 def _origins(node: Node) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ So fewer kernels run in a turn, and those outside have more to do at once. Sums 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.ir.builder import Builder
@@ -160,16 +160,20 @@ class _Hoisting:
     def _sums(self, scan: Scan) -> dict[int, _Sum]:
         """Carried sums with terms that can be summed after the loop."""
         body, k = scan.body, len(scan.init)
-        found = {}
+        sums: dict[int, list[Value]] = {}
+        adders: set[Node] = set()
         for i in range(k):
             carried, new = body.inputs[i], body.outputs[i]
-            terms = _terms(body, new)
-            if terms is None or carried not in terms or body.outputs.count(new) > 1 or carried in body.outputs[k:]:
+            terms, nodes = _terms(body, new)
+            if carried not in terms or body.outputs.count(new) > 1 or carried in body.outputs[k:]:
                 continue
             terms.remove(carried)
-            if len(body.readers.get(carried, ())) > 1 or carried in terms:
-                continue
-            leaving = [v for v in terms if _can_leave(scan, v)]
+            if len(body.readers.get(carried, ())) == 1 and carried not in terms:
+                sums[i] = terms
+                adders.update(nodes)
+        found = {}
+        for i, terms in sums.items():
+            leaving = [v for v in terms if _can_leave(scan, v, adders)]
             if leaving:
                 found[i] = _Sum(leaving, [v for v in terms if v not in leaving])
         return found
@@ -190,10 +194,12 @@ class _Hoisting:
         results = replace(scan, init=tuple(scan.init[i] for i in kept), body=turn).apply(b)
         last = dict(zip(kept, results, strict=False))
         stack = sequence | dict(zip(stacks, results[len(kept) :], strict=True))
+        wholes: dict[Value, Value] = {}  # one for all sums that have the term
         for i, total in sums.items():
             for term in total.leaving:
-                whole = _over_all_turns(term, [stack[v] for v in _factors(term)], b)
-                last[i] = b.elementwise("add", last.get(i, scan.init[i]), whole)
+                if term not in wholes:
+                    wholes[term] = _over_all_turns(term, [stack[v] for v in _factors(term)], b)
+                last[i] = b.elementwise("add", last.get(i, scan.init[i]), wholes[term])
                 what = "slice" if term.producer is None else term.producer.op.name
                 why = "one sum over all turns instead of one added in each"
                 self._record("sum_after_loop", f"{what} added in each turn", "after the loop", why)
@@ -260,26 +266,29 @@ def _substituted(outputs: Sequence[Value], new: dict[Value, Value]) -> tuple[Val
     return tuple(known.get(v, v) for v in outputs)
 
 
-def _terms(body: Graph, value: Value) -> list[Value] | None:
-    """What is added up in `value` by additions whose results nothing else reads; None if it is no sum."""
+def _terms(body: Graph, value: Value) -> tuple[list[Value], list[Node]]:
+    """What is added up in `value`, and the additions, of whose results nothing else reads any but the last one."""
     node = value.producer
     if node is None or node.op.name != "add":
-        return None
+        return [value], []
     terms: list[Value] = []
+    adders = [node]
     for operand in node.inputs:
         once = len(body.readers.get(operand, ())) == 1 and operand not in body.outputs
-        terms += (_terms(body, operand) if once else None) or [operand]
-    return terms
+        inner, more = _terms(body, operand) if once else ([operand], [])
+        terms += inner
+        adders += more
+    return terms, adders
 
 
-def _can_leave(scan: Scan, term: Value) -> bool:
+def _can_leave(scan: Scan, term: Value, adders: Collection[Node]) -> bool:
     """True if a term of a carried sum can be had after the loop: a slice, a contraction of values that change from turn
     to turn, or a sum of what is in memory anyway, because a contraction reads it."""
     node, body = term.producer, scan.body
     _, slices, captured = scan.split(body.inputs)
     if node is None:
         return term in slices
-    if not node.inputs or term in body.outputs or len(body.readers[term]) > 1:
+    if not node.inputs or term in body.outputs or not set(body.readers[term]) <= set(adders):
         return False
     constant = {*captured, *(v for n in body.nodes for v in n.outputs if not n.inputs)}
     if any(v in constant for v in node.inputs):

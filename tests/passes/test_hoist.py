@@ -164,6 +164,20 @@ def test_the_sum_of_a_factor_goes_with_the_product(equal_values: Callable[..., N
     assert rules(result) == ["sum_after_loop"] * 2
 
 
+def test_two_sums_of_one_term_are_one_sum_after_the_loop(equal_values: Callable[..., None]) -> None:
+    """Such as the gradients of two biases that are added to one value."""
+    first, second = (Value(tensor("f32", (3,)), name=name) for name in ("first", "second"))
+
+    def turn(s: Value, c: Value, d: Value, h: Value, x: Value) -> list[Value]:
+        new = b.tanh(h)
+        total = b.sum(new, axes=(0,))
+        return [b.add(s, b.matmul(x, new, transpose_a=True)), b.add(c, total), b.add(d, total), new]
+
+    result = hoisted(scanned(turn, [S, first, second, H], [XS], []), equal_values, S, first, second, H, XS)
+    assert ops(loop(result.graph).attributes["body"]) == ["tanh"]
+    assert ops(result.graph).count("sum") == 1
+
+
 def test_sums_of_several_terms_and_of_other_values(equal_values: Callable[..., None]) -> None:
     def turn(s: Value, h: Value, x: Value) -> list[Value]:
         first, second = b.matmul(x, h, transpose_a=True), b.matmul(b.sin(x), b.cos(h), transpose_a=True)
