@@ -103,7 +103,12 @@ def _outer_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
     ((left, _), *_) = c.factors
     still = [name for name in others if not _depends(left, name)]
     inner = still[-1:] if len(others) > 1 else []
-    return (*(name for name in others if name not in inner), c.columns.name, c.rows.name, *inner)
+    pair = (c.columns.name, c.rows.name)
+    factors = {load.operand for f in c.factors for side in f for load in loads(side)}
+    sizes = {o.name: evaluate(o.shape[0], {}) for o in kernel.operands}
+    if sum(size for name, size in sizes.items() if name not in factors) > 2 * sum(sizes[name] for name in factors):
+        pair = pair[::-1]  # an update of long rows: memory is walked in order
+    return (*(name for name in others if name not in inner), *pair, *inner)
 
 
 def dot_plan(kernel: Kernel, c: Contraction, axis: Axis, host: Host, *, cut: bool) -> Plan:
@@ -256,7 +261,8 @@ class Streams:
         self.reduced = math.prod(self.extents.values())
         axis = next((a.name for a in stage.reduce if a != vector), None)
         self.axis = axis if cut and axis is not None and self.extents[axis] > 1 else None  # pieces are cut along it
-        self.masked = bool(clips(kernel, c.columns.name)) or is_runtime(vector)
+        clipped = bool(clips(kernel, c.columns.name))
+        self.edges = (clipped or is_runtime(vector), clipped)
         self.bytes = 4 * sum(_sizes(kernel, c))
         self.taps = self._taps(right.index[0], c.columns.name)
         inner = dot_order(kernel, c)[-1]
@@ -269,17 +275,17 @@ class Streams:
         """Streams for a tile of this size: the whole reduction, and pieces that fit the first-level cache."""
         far, first = self.bytes > self.host.second_level, self.host.first_level / (4 * self.host.lanes)
         if self._vectors(rows, columns, self.extents) <= first:
-            yield Stream(self.reduced, self._lines(rows, columns, None), far, self.masked)
+            yield Stream(self.reduced, self._lines(rows, columns, None), far, *self.edges)
             return
         close = any(self._vectors(rows, columns, {**self.extents, tap: 1}) <= first for tap in self.taps[:1])
-        yield Stream(self.reduced, rows + (1 + columns / 8 if close else columns), far, self.masked)
+        yield Stream(self.reduced, rows + (1 + columns / 8 if close else columns), far, *self.edges)
         if self.axis is not None:
             one = self._vectors(rows, columns, {**self.extents, self.axis: 1})
             size = min(16, self.extents[self.axis], int(0.7 * first / one))
             if size >= 1:
                 far = self.bytes * size > 0.7 * self.host.second_level * self.extents[self.axis]
                 steps = self.reduced / self.extents[self.axis] * size
-                yield Stream(steps, self._lines(rows, columns, self.axis), far, self.masked)
+                yield Stream(steps, self._lines(rows, columns, self.axis), far, *self.edges)
 
     def split_of(self, stream: Stream) -> tuple[str, int] | None:
         """The axis to cut, and the points of a piece, if a stream is one of pieces."""

@@ -21,15 +21,14 @@ from graphc.codegen.analysis import (
 from graphc.codegen.contraction import Contraction, contractions, dot_plan, dot_possible, outer_plan
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import (
-    BROADCAST,
     CHAIN,
-    GATHERED,
     LANE_REDUCTION,
     SLOW,
     SLOW_CYCLES,
     STRIDED,
     TRANSPOSED,
     lanes_possible,
+    step_cost,
 )
 from graphc.kernel.expr import Affine, Apply, Computed, Expr, Index, loads, walk
 from graphc.kernel.form import Axis, Kernel, Operand, Stage
@@ -201,12 +200,7 @@ class Estimate:
     def _work_cost(self, work: Work, axis: str | None, strides: Strides) -> float:
         if axis is None:
             return work.arithmetic + len(work.accesses)
-        return work.arithmetic + sum(self._touch(a.step(axis, strides)) for a in work.accesses)
-
-    def _touch(self, step: int | None) -> float:
-        if step is None:
-            return GATHERED * self.lanes
-        return BROADCAST if step == 0 else 1.0 if step == 1 else STRIDED * self.lanes
+        return work.arithmetic + sum(step_cost(a.step(axis, strides), self.lanes) for a in work.accesses)
 
     def _transposed_costs(self, strides: Strides) -> Iterator[float]:
         """Square tiles of a map: some operands are contiguous along one of two axes, the others along the other."""

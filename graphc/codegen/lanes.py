@@ -23,6 +23,8 @@ from graphc.kernel.scope import StageScope
 LANE_COMBINERS = ("sum", "prod", "max", "min")
 BROADCAST, STRIDED, GATHERED, LANE_REDUCTION, CHAIN = 0.5, 0.8, 1.0, 10.0, 4.0  # cycles; the second two for each lane
 TRANSPOSED = 5.0  # cycles of loading or storing a vector, and its share of transposing the tile that it is part of
+SCATTERED, ALIASED = 1.5, 6.0  # cycles for each lane in a line of its own; the same where lines compete for one place
+LINE, PAGE = 16, 1024  # float32 elements of a cache line, and of what the first-level cache maps to one place
 SLOW = {
     *("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"),
     *("log2", "tan", "asin", "acos", "atan", "sinh", "cosh"),
@@ -101,10 +103,18 @@ def uses_index(stage: Stage, axis: str) -> bool:
 
 def access_cost(index: Index, axis: str, lanes: int) -> float:
     """Cycles of loading or storing one vector along an axis."""
-    factor = coefficient(index, axis)
-    if factor is None:
+    return step_cost(coefficient(index, axis), lanes)
+
+
+def step_cost(step: int | None, lanes: int) -> float:
+    """Cycles of loading or storing one vector whose elements lie `step` apart (None: irregularly)."""
+    if step is None:
         return GATHERED * lanes
-    return BROADCAST if factor == 0 else 1.0 if factor == 1 else STRIDED * lanes
+    if step in (0, 1):
+        return (BROADCAST, 1.0)[step]
+    if abs(step) < LINE:
+        return STRIDED * lanes
+    return (ALIASED if step % PAGE == 0 else SCATTERED) * lanes
 
 
 def stage_cost(kernel: Kernel, stage: Stage, axis: Axis | None, lanes: int) -> float:

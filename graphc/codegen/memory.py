@@ -25,6 +25,7 @@ from graphc.codegen.regions import (
     predicates_within,
     regions_within,
 )
+from graphc.codegen.relayout import ascending
 from graphc.codegen.rematerialise import recompute_one
 from graphc.codegen.reuse import order_for_memory, overwrite_dead_operands
 from graphc.codegen.split import split_reductions
@@ -92,6 +93,8 @@ class Planner:
         remarks: tuple[str, ...] = ()
         if "layouts" not in without:
             remarks = assign_layouts(self.region, self.storage, {*self.results, *self.news}, machine)
+            items = self.region.items
+            items[:] = [ascending(item) if isinstance(item, Kernel) else item for item in items]
         if "split" not in without:
             self.schedules = split_reductions(self.region, self.storage, machine)
         return remarks

@@ -1,15 +1,16 @@
-"""Kernel forms whose operands lie in other layouts than row-major: permuted shapes, indices and loops; conversions."""
+"""Kernel forms as memory wants them: operands in other layouts than row-major, loops in their order; conversions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.analysis import bound_axes, map_expressions
+from graphc.codegen.analysis import bound_axes, map_expressions, sizes_in_memory
 from graphc.ir.dims import Dim, evaluate, symbols
 from graphc.kernel.compose import bind_kernel
-from graphc.kernel.expr import Affine, Computed, Expr, Index, Load, loads, transform
-from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+from graphc.kernel.expr import Affine, Computed, Expr, Index, Load, loads, replace_axes, replace_index, transform
+from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Store, Table
 from graphc.kernel.layout import Layout
 
 REORDERED = ("sum", "prod", "max", "min")  # combiners that may take their elements in any order
@@ -102,3 +103,56 @@ def _order(indices: Sequence[tuple[Index, ...]], names: set[str]) -> list[str]:
                 axes.update(dict.fromkeys(name for name, _ in terms if name in names))
         found.append(list(axes))
     return max(found, key=len)
+
+
+# ---- reductions that walk forwards ----------------------------------------------------------------------------------
+
+
+def ascending(kernel: Kernel) -> Kernel:
+    """The kernel with reductions turned round that walk backwards through their largest operand.
+
+    An input gradient reads `G[.., y-ky+1, x-kx+1, ..]`: with `2-ky` for `ky` it walks through memory forwards, as
+    caches expect it; backwards it can take seven times as long (measured).
+    """
+    return replace(kernel, stages=tuple(_ascending_stage(kernel, stage) for stage in kernel.stages))
+
+
+def _ascending_stage(kernel: Kernel, stage: Stage) -> Stage:
+    if any(a.combiner not in REORDERED for a in stage.accumulates):
+        return stage
+    for axis in stage.reduce:
+        extent = next((b.const for b in axis.upper if isinstance(b, Affine) and not b.terms), None)
+        if isinstance(extent, int) and not axis.sequential and _walks_backwards(kernel, stage, axis.name):
+            stage = _turned(stage, axis.name, extent)
+    return stage
+
+
+def _walks_backwards(kernel: Kernel, stage: Stage, axis: str) -> bool:
+    """True if the largest operand that an axis indexes is walked backwards along it."""
+    found = []
+    for load in {load: None for a in stage.accumulates for e in a.exprs for load in loads(e)}:
+        signs = {t[1] > 0 for i in load.index if isinstance(i, Affine) for t in i.terms if t[0] == axis}
+        if signs:
+            size = math.prod(sizes_in_memory(kernel.operand(load.operand), kernel.capacities))
+            found.append((size, load.operand, signs == {False}))
+    return max(found, default=(0, "", False))[2]
+
+
+def _turned(stage: Stage, axis: str, extent: int) -> Stage:
+    """The stage with `extent - 1 - axis` in place of a reduce axis."""
+    last = Affine.of({axis: -1}, extent - 1)
+    axes: dict[str, Index] = {axis: last}
+
+    def bound(b: Bound, own: bool) -> Bound:
+        if isinstance(b, Table):
+            turned = tuple(extent - v for v in b.values) if own else tuple(reversed(b.values))
+            return replace(b, values=turned) if own or b.axis == axis else b
+        return b.scale(-1) + extent if own else b.replace({axis: last})
+
+    def turned(a: Axis) -> Axis:
+        own = a.name == axis
+        lower, upper = ([bound(b, own) for b in side] for side in (a.lower, a.upper))
+        return replace(a, lower=tuple(upper if own else lower), upper=tuple(lower if own else upper))
+
+    changed = map_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
+    return replace(changed, reduce=tuple(map(turned, stage.reduce)))

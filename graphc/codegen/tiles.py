@@ -16,6 +16,7 @@ LATENCY = 8.0  # independent sums that keep both multiply-add units busy
 LINE = 1.6  # cycles that fetching a cache line from the second-level cache takes, behind the arithmetic
 FAR_LINE = 2.2  # the same from the third level
 LANE_SUM, TILE_END = 0.8, 8.0  # cycles of adding up the lanes of one sum, and of starting and storing a tile
+WIDE = {1: 1.0, 2: 1.0, 3: 0.98, 4: 0.96}  # share of the peak by vectors of a row: wide rows fill the first level
 ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often
 
 
@@ -24,13 +25,15 @@ class Stream:
     """How the operands of a dot product reach its tiles.
 
     steps: vectors of the reduction that a tile sums up. lines: cache lines that one step fetches from beyond the first
-    level, on average; far: from beyond the second. masked: loads are masked, for a runtime extent or a window's edge.
+    level, on average; far: from beyond the second. masked: loads are masked, for a runtime extent or a window's edge;
+    clipped: for an edge, which has code of its own.
     """
 
     steps: float
     lines: float
     far: bool = False
     masked: bool = False
+    clipped: bool = False
 
 
 def fits_outer(rows: int, vectors: int, registers: int) -> bool:
@@ -50,6 +53,7 @@ def outer_speed(rows: int, vectors: int, products: int = 1) -> float:
     """
     crowded = 1.0 if products == 1 else min(1.0, 0.5 + rows / 16)
     sums = rows * vectors
+    crowded *= WIDE.get(vectors, 0.93)
     return crowded * min(1.0, sums / LATENCY) * min(1.0, sums / (rows + vectors)) * ROW_REUSE.get(rows, 1.0)
 
 
@@ -68,7 +72,7 @@ def best_outer(rows: Cover, columns: Cover, most: tuple[int, int], registers: in
         if small or not fits_outer(r, v, registers):
             continue
         cost = sum(n * m * i * j / outer_speed(i, j, products) / 2 for n, i in by_row[r] for m, j in by_column[v])
-        found.append((round(cost, 6), abs(r * v - 16), abs(v - 4), r, (cost, r, v)))
+        found.append((round(cost, 6), abs(r * v - 16), abs(v - 2), r, (cost, r, v)))
     return min(found, key=lambda entry: entry[:4])[4]
 
 
@@ -79,7 +83,7 @@ def dot_step(rows: int, columns: int, stream: Stream) -> float:
     fed = sums / (rows + columns)
     # Loads show the less the more sums they feed; masked ones are no part of a multiply-add, and show more (measured).
     plain = (0.97 if sums <= 16 else 0.92) if fed >= 1.5 else min(0.93, 0.87 * fed)
-    share = min(0.97, 0.75 + 0.09 * fed) if stream.masked else plain
+    share = (min(0.97, 0.75 + 0.09 * fed) if stream.masked else plain) * (0.96 if stream.clipped else 1.0)
     return max(issue / share, stream.lines * (FAR_LINE if stream.far else LINE))
 
 

@@ -29,7 +29,7 @@ def product(weights: str, rows: int = 128, reduced: int = 784, columns: int = 51
 
 def test_contractions_use_register_tiles() -> None:
     outer, dot = schedule(product("W[k, o]")), schedule(product("W[o, k]"))
-    assert (outer.kind, outer.vector_axis, outer.tile) == ("outer", "o", (("n", 4), ("o", 64)))
+    assert (outer.kind, outer.vector_axis, outer.tile) == ("outer", "o", (("n", 8), ("o", 32)))
     assert (dot.kind, dot.vector_axis, dot.tile) == ("dot", "k", (("n", 2), ("o", 8), ("k", 16)))
 
 
@@ -76,7 +76,7 @@ def test_long_rows_have_lanes_along_them_and_short_ones_across() -> None:
 @pytest.mark.parametrize(
     ("text", "parallel"),
     [
-        (product("W[k, o]"), "n"),
+        (product("W[k, o]"), "o"),
         (product("W[k, o]", rows=4), "o"),
         (product("W[k, o]", rows=4, reduced=8, columns=8), None),  # too little work
         ("(x: f32[N,64]) -> (s: f32[64] init 0) where N <= 4096 { space sequential n < N, c < 64 stage {"

@@ -11,12 +11,13 @@ import pytest
 import graphc as gc
 from graphc import nn, optim
 from graphc.codegen.host import Host
-from graphc.codegen.relayout import conversion, innermost, laid_out
+from graphc.codegen.relayout import ascending, conversion, innermost, laid_out
 from graphc.inspect.oracle import check_step
 from graphc.inspect.record import record_step
 from graphc.kernel import interpret
 from graphc.kernel.form import Kernel, Operand
 from graphc.kernel.parser import parse_kernel
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 
 AVX512 = Host("test", "", 16, 32)
@@ -151,3 +152,26 @@ def test_conversions_transpose_square_tiles(build: Callable[..., Any], shape: tu
         y = there.check({"x": x}, {"N": count})["y"]
         np.testing.assert_array_equal(y, x.transpose((*range(1, x.ndim), 0)))
         np.testing.assert_array_equal(back.check({"y": y}, {"N": count})["x"], x)
+
+
+def test_reductions_walk_forwards(build: Callable[..., Any]) -> None:
+    """An input gradient reads its window backwards; turned round it adds the same products, and only it is turned."""
+    text = (
+        "kernel k(w: f32[4,3,3,5], g: f32[4,6,7,N]) -> (d: f32[3,6,9,N]) where N <= 16 {"
+        " space c < 3, y < 6, x < 9, n < N"
+        " stage { reduce o < 4, ky in max(0, y-4) .. min(3, y+2), kx in max([0, 0, 0, 0, 0, 0, 0, 1, 2][x], 0)"
+        " .. min(5, x+1) a: f32 = sum(w[o, c, ky, kx] * g[o, y-ky+1, x-kx, n]) d[c, y, x, n] = a } }"
+    )
+    kernel = parse_kernel(text)
+    verify(kernel)
+    turned = ascending(kernel)
+    verify(turned)
+    assert "y+ky-1, x+kx-4" in print_kernel(turned) and "w[o, c, 2-ky, 4-kx]" in print_kernel(turned)
+    assert ascending(turned) == turned
+    rng = np.random.default_rng(0)
+    given = {"w": rng.standard_normal((4, 3, 3, 5)), "g": rng.standard_normal((4, 6, 7, 16))}
+    given = {name: array.astype("float32") for name, array in given.items()}
+    found = build(turned).check(given, {"N": 16})
+    np.testing.assert_allclose(found["d"], interpret.run(kernel, given, {"N": 16})["d"], rtol=1e-4, atol=1e-5)
+    pooling = parse_kernel(f"kernel k {FORMS['pooling']}")
+    assert ascending(pooling) == pooling
