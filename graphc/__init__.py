@@ -117,4 +117,4 @@ def _find(name: str) -> Any:
             there, _, public = entry.partition("=")
             if name == (public or there):
                 return getattr(import_module(module), there)
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    raise import_module("graphc.errors").no_attribute("graphc", name, __all__, "dir(graphc) lists what there is")

@@ -5,6 +5,18 @@ Every message names what went wrong, where (op, shapes, module path, the user's 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def no_attribute(module: str, name: str, known: Iterable[str], note: str = "") -> AttributeError:
+    """The error for a name that a module does not have: close ones that it has, or a note."""
+    public = [k for k in known if not k.startswith("_")]
+    lower = {k.lower(): k for k in public}
+    close = [lower[name.lower()]] if name.lower() in lower else difflib.get_close_matches(name, public, n=3, cutoff=0.7)
+    hint = f"; did you mean {' or '.join(close)}?" if close else f"; {note}" if note else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
 
 class GraphcError(Exception):
     """Base class of every error that graphc raises on purpose."""

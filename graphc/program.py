@@ -80,8 +80,8 @@ class KernelView:
         return f"<kernel {self.name}: {self.schedule}>"
 
     def __str__(self) -> str:
-        """Origins and form, schedule, source."""
-        return f"{self.form.rstrip()}\n\n# schedule: {self.schedule}\n{self.source.rstrip()}"
+        """The source; its docstring is the form, with the origins, and the schedule."""
+        return self.source.rstrip()
 
 
 class Program:
@@ -322,7 +322,7 @@ class Program:
             "origins": self._origins,
         }
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
-        return ProgramImage(built.plan, objects, dict(built.constants), {}, extra)
+        return ProgramImage(built.plan, objects, dict(built.constants), extra)
 
     # -- looking inside --------------------------------------------------------------------------------------
 

@@ -279,9 +279,9 @@ def test_an_entry_of_another_compiler_with_a_right_digest_is_compiled_again(fold
     image = program_cache.decode(path.read_bytes(), path.stem)
     objects = {symbol: b"\x7fELF" for symbol in image.objects}
     broken = (
-        program_cache.ProgramImage(image.plan, objects, image.constants, {}, image.extra),
-        program_cache.ProgramImage(image.plan, {}, image.constants, {}, image.extra),
-        program_cache.ProgramImage(replace(image.plan, buffers=()), image.objects, image.constants, {}, image.extra),
+        program_cache.ProgramImage(image.plan, objects, image.constants, image.extra),
+        program_cache.ProgramImage(image.plan, {}, image.constants, image.extra),
+        program_cache.ProgramImage(replace(image.plan, buffers=()), image.objects, image.constants, image.extra),
     )
     for foreign in broken:
         path.write_bytes(program_cache.encode(foreign, path.stem))

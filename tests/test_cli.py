@@ -187,7 +187,8 @@ def test_inspect_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "mlp_small", "--json"]) == 0
     name = json_lines(capsys.readouterr().out)[0]["kernels"][0]["name"]
     assert main(["inspect", "mlp_small", "--kernel", name]) == 0
-    assert f"def {name}(args, thread, threads):" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"def {name}(args, thread, threads):" in shown and shown.count(f"kernel {name}(") == 1
     assert main(["inspect", "mlp_small", "--kernel", name, "--llvm"]) == 0
     assert "define" in capsys.readouterr().out
     assert main(["inspect", "mlp_small", "--kernel", name, "--asm", "--json"]) == 0

@@ -7,11 +7,12 @@ single element offset, affine in the axes or computed. `collapse` then merges ax
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from graphc.ir.dims import Dim, evaluate, product, symbols
 from graphc.ir.types import i64
+from graphc.kernel.compose import change_expressions
 from graphc.kernel.expr import (
     Affine,
     Apply,
@@ -31,7 +32,7 @@ from graphc.kernel.expr import (
     transform,
     walk,
 )
-from graphc.kernel.form import Accumulate, Axis, Bound, Kernel, Let, Operand, Stage, Store, Table
+from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Store, Table
 
 
 def sizes_in_memory(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
@@ -44,22 +45,6 @@ def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
     """Row-major strides in elements over the memory of an operand."""
     sizes = sizes_in_memory(operand, capacities)
     return tuple(math.prod(sizes[k + 1 :]) for k in range(len(sizes)))
-
-
-def map_expressions(stage: Stage, change: Callable[[Expr], Expr], index: Callable[[str, Index], Index]) -> Stage:
-    """A stage with `change` applied to every expression and `index(operand, i)` to every index of a store."""
-
-    def store(s: Store) -> Store:
-        guard = None if s.guard is None else change(s.guard)
-        return replace(s, index=tuple(index(s.operand, i) for i in s.index), value=change(s.value), guard=guard)
-
-    return replace(
-        stage,
-        lets=tuple(Let(n.name, change(n.expr)) for n in stage.lets),
-        accumulates=tuple(Accumulate(a.names, a.combiner, tuple(map(change, a.exprs))) for a in stage.accumulates),
-        results=tuple(Let(n.name, change(n.expr)) for n in stage.results),
-        stores=tuple(store(s) for s in stage.stores),
-    )
 
 
 def flatten(kernel: Kernel) -> Kernel:
@@ -75,15 +60,11 @@ def flatten(kernel: Kernel) -> Kernel:
 
     stages = []
     for stage in kernel.stages:
-        changed = map_expressions(stage, change, lambda _, i: _change_computed(i, change))
+        changed = change_expressions(stage, change)
         stores = tuple(replace(s, index=flat(s.operand, s.index)) for s in changed.stores)
         stages.append(replace(changed, stores=stores))
     operands = tuple(replace(o, shape=(sizes[o.name],), padding=0) for o in kernel.operands)
     return replace(kernel, operands=operands, stages=tuple(stages))
-
-
-def _change_computed(index: Index, change: Callable[[Expr], Expr]) -> Index:
-    return replace(index, expr=change(index.expr)) if isinstance(index, Computed) else index
 
 
 def _flat_index(index: tuple[Index, ...], steps: tuple[int, ...], size: int) -> Index:
@@ -262,7 +243,7 @@ def _rename_axes(stage: Stage, names: Mapping[str, str]) -> Stage:
     def axis(a: Axis) -> Axis:
         return Axis(names.get(a.name, a.name), tuple(map(bound, a.lower)), tuple(map(bound, a.upper)), a.sequential)
 
-    changed = map_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
+    changed = change_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
     return replace(changed, space=tuple(map(axis, stage.space)), reduce=tuple(map(axis, stage.reduce)))
 
 
@@ -349,6 +330,6 @@ def _merge(kernel: Kernel, outer: Axis, inner: Axis) -> Kernel:
 
     stages = []
     for stage in kernel.stages:
-        changed = map_expressions(stage, change, index)
+        changed = change_expressions(stage, change, index)
         stages.append(replace(changed, space=group(stage.space), reduce=group(stage.reduce)))
     return replace(kernel, space=group(kernel.space), stages=tuple(stages))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.analysis import bound_axes, map_expressions, sizes_in_memory
+from graphc.codegen.analysis import bound_axes, sizes_in_memory
 from graphc.ir.dims import Dim, evaluate, symbols
-from graphc.kernel.compose import bind_kernel
+from graphc.kernel.compose import bind_kernel, change_expressions
 from graphc.kernel.expr import Affine, Computed, Expr, Index, Load, loads, replace_axes, replace_index, transform
 from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Store, Table
 from graphc.kernel.layout import Layout
@@ -43,7 +43,7 @@ def laid_out(kernel: Kernel, layouts: Mapping[str, Layout]) -> Kernel:
 
     stages = []
     for stage in kernel.stages:
-        changed = map_expressions(stage, change, inside)
+        changed = change_expressions(stage, change, inside)
         stores = tuple(replace(s, index=moved(s.operand, s.index)) for s in changed.stores)
         stages.append(_with_ordered_reduction(replace(changed, stores=stores)))
     operands = tuple(_moved_operand(o, layouts.get(o.name)) for o in kernel.operands)
@@ -154,5 +154,5 @@ def _turned(stage: Stage, axis: str, extent: int) -> Stage:
         lower, upper = ([bound(b, own) for b in side] for side in (a.lower, a.upper))
         return replace(a, lower=tuple(upper if own else lower), upper=tuple(lower if own else upper))
 
-    changed = map_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
+    changed = change_expressions(stage, lambda e: replace_axes(e, axes), lambda _, i: replace_index(i, axes))
     return replace(changed, reduce=tuple(map(turned, stage.reduce)))

@@ -196,15 +196,24 @@ def reduce(op: str, value: Operand, axis: int | Sequence[int] | None, keepdims: 
 def reshape(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
     """The elements in another shape; one dimension may be -1. Dimensions may be symbols."""
     value = as_value(value)
+
+    def refused(reason: str) -> ShapeError:
+        return ShapeError(explain("reshape", [value.type], reason, here()))
+
     unknown = [i for i, d in enumerate(shape) if isinstance(d, (int, np.integer)) and d == -1]
     if len(unknown) > 1:
-        raise ShapeError(explain("reshape", [value.type], f"only one dimension can be -1, got {tuple(shape)}", here()))
-    dims: list[Dim] = [1 if i in unknown else as_dim(d) for i, d in enumerate(shape)]
+        raise refused(f"only one dimension can be -1, got {tuple(shape)}")
+    try:
+        dims: list[Dim] = [1 if i in unknown else as_dim(d) for i, d in enumerate(shape)]
+    except ShapeError as error:
+        raise refused(f"{error}; one dimension may be -1, for what is left") from None
     if unknown:
-        rest = divide(value.type.size, product(dims))
+        known = product(dims)
+        if known == 0:
+            raise refused(f"{tuple(shape)} is ambiguous: any size in the place of -1 has 0 elements; give the size")
+        rest = divide(value.type.size, known)
         if rest is None:
-            reason = f"{value.type.size} elements do not divide into {tuple(shape)}"
-            raise ShapeError(explain("reshape", [value.type], reason, here()))
+            raise refused(f"{value.type.size} elements do not divide into {tuple(shape)}")
         dims[unknown[0]] = rest
     if tuple(dims) == value.type.shape:
         return value
@@ -236,17 +245,33 @@ def broadcast_to(value: Operand, shape: Sequence[int | str | Poly]) -> Value:
 
 
 def normalise_axes(op: str, value: Value, axis: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Axes as sorted non-negative numbers. Raises ShapeError for an axis out of range or given twice."""
+    """Axes as sorted non-negative numbers, all for None.
+
+    Raises ShapeError for an axis out of range or given twice, AttributeValueError for what is no axis.
+    """
     rank = value.type.rank
     if axis is None:
         return tuple(range(rank))
-    given = [operator.index(a) for a in ([axis] if not isinstance(axis, Sequence) else axis)]
+    try:
+        named: Sequence[Any] = axis if isinstance(axis, (tuple, list, np.ndarray)) else (axis,)
+        given = [operator.index(a) for a in named]
+    except TypeError:
+        reason = f"axis={_shorten(axis)} is neither a whole number nor a tuple of them"
+        raise AttributeValueError(explain(op, [value.type], reason, here())) from None
     axes = sorted(a + rank if a < 0 else a for a in given)
     if any(not 0 <= a < rank for a in axes):
         raise ShapeError(explain(op, [value.type], f"axis {axis} is out of range for {rank} axes", here()))
     if len(set(axes)) != len(axes):
         raise ShapeError(explain(op, [value.type], f"an axis is given twice in {axis}", here()))
     return tuple(axes)
+
+
+def one_axis(op: str, value: Value, axis: int) -> int:
+    """An axis as a non-negative number. Raises like `normalise_axes`, and AttributeValueError unless it is just one."""
+    axes = None if axis is None else normalise_axes(op, value, axis)
+    if axes is None or len(axes) != 1:
+        raise AttributeValueError(explain(op, [value.type], f"axis={axis}: it works along one axis; name it", here()))
+    return axes[0]
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:

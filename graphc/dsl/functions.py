@@ -81,7 +81,7 @@ def log_softmax(x: Operand, axis: int = -1) -> Symbol:
     value = declare.as_value(unwrap(x))
     if not value.type.dtype.is_float:
         value = declare.cast(value, "float32")
-    (position,) = declare.normalise_axes("log_softmax", value, axis)
+    position = declare.one_axis("log_softmax", value, axis)
     moved = declare.apply("log_softmax", declare.move_axis(value, position, -1))
     return Symbol(declare.move_axis(moved, -1, position))
 
@@ -109,7 +109,7 @@ def flatten(x: Operand, start_axis: int = 0) -> Symbol:
     value = declare.as_value(unwrap(x))
     if not value.type.rank:
         return Symbol(declare.reshape(value, (1,)))
-    (start,) = declare.normalise_axes("flatten", value, start_axis)
+    start = declare.one_axis("flatten", value, start_axis)
     return Symbol(declare.reshape(value, (*value.type.shape[:start], -1)))
 
 

@@ -21,7 +21,7 @@ from graphc.dsl.declare import (
     cast,
     constant,
     elementwise,
-    normalise_axes,
+    one_axis,
     promote,
     reshape,
 )
@@ -251,14 +251,14 @@ def take(x: Operand, indices: Operand, axis: int | None = None) -> Value:
     value = as_value(x)
     if axis is None:
         value, axis = reshape(value, (-1,)), 0
-    (one,) = normalise_axes("take", value, axis)
+    one = one_axis("take", value, axis)
     return apply("take", value, index_array(value, one, indices), axis=one)
 
 
 def take_along_axis(x: Operand, indices: Operand, axis: int) -> Value:
     """For each index the element of x at that index along `axis`; the other axes broadcast (`torch.gather`)."""
     value = as_value(x)
-    (one,) = normalise_axes("take_along_axis", value, axis)
+    one = one_axis("take_along_axis", value, axis)
     position = index_array(value, one, indices)
     if position.type.rank != value.type.rank:
         raise _fail(value, f"indices {position.type} must have as many axes as the tensor, {value.type.rank}")
@@ -280,7 +280,7 @@ def scatter_add(x: Operand, indices: Operand, updates: Operand, axis: int = 0) -
     `updates` has the shape of `take(x, indices, axis)` and broadcasts to it.
     """
     value, added = promote("scatter_add", (x, updates)) if isinstance(x, Value) else (as_value(x), as_value(updates))
-    (one,) = normalise_axes("scatter_add", value, axis)
+    one = one_axis("scatter_add", value, axis)
     position = index_array(value, one, indices)
     shape = value.type.shape
     wanted = (*shape[:one], *position.type.shape, *shape[one + 1 :])
@@ -296,7 +296,7 @@ def argsort(x: Operand, axis: int | None = -1, descending: bool = False) -> Valu
     value = as_value(x)
     if axis is None:
         value, axis = reshape(value, (-1,)), 0
-    (one,) = normalise_axes("argsort", value, axis)
+    one = one_axis("argsort", value, axis)
     return _order(value, one, descending, value.type.shape[one])
 
 
@@ -311,7 +311,7 @@ def sort(x: Operand, axis: int | None = -1, descending: bool = False) -> Value:
 def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> tuple[Value, Value]:
     """The k largest (or smallest) elements along `axis` in order, and their indices; of equal ones the first."""
     value = as_value(x)
-    (one,) = normalise_axes("topk", value, axis)
+    one = one_axis("topk", value, axis)
     size = value.type.shape[one]
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k or not is_surely_at_least(size - k, 0):
         reason = f"k={k!r} must be a whole number from 0 to the size of axis {one}, {size}"

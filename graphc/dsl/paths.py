@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from graphc.errors import GradientError
 from graphc.ir.graph import Graph, Node, Value, reached_from, topological
-from graphc.ir.op import NotDifferentiable
+from graphc.ir.op import NotDifferentiable, Op
 from graphc.ops.nested import closure
 from graphc.ops.while_loop import NO_REVERSE_MODE, UNBOUNDED
 
@@ -97,13 +97,20 @@ def _unreached(outputs: Sequence[Value], what: str, source: Value, nodes: Sequen
         advice = unused or f"leave it out of wrt, or use it in the {what}"
         return f"{place} does not depend on {_names([source])}; {advice}"
     cuts = {
-        n.op.name
+        _cut(n.op)
         for n in nodes
         if n.inputs
         and any(v in reached for v in n.inputs)
         and (not _passes(n) or n.op.nested or not any(v.type.dtype.is_float for v in n.outputs))
     }
-    return f"{place} depends on {_names([source])} only through {', '.join(sorted(cuts))}, which pass no gradient"
+    verb, advice = "passes" if len(cuts) == 1 else "pass", "leave it out of wrt, or compute that part by other ops"
+    through = f"depends on {_names([source])} only through {', '.join(sorted(cuts))}, which {verb} no gradient"
+    return f"{place} {through}; {advice}"
+
+
+def _cut(op: Op) -> str:
+    """The op, and why no gradient passes it: `argmax (its result is an index)`."""
+    return f"{op.name} ({op.gradient.reason})" if isinstance(op.gradient, NotDifferentiable) else op.name
 
 
 def _names(values: Sequence[Value]) -> str:

@@ -135,7 +135,7 @@ def categorical(logits: Operand, axis: int = -1) -> Symbol:
         raise DTypeError(explain("categorical", [scores.type], reason, here()))
     noise = declare.cast(gumbel(scores.type.shape).ir, scores.type.dtype)
     total = declare.elementwise("add", declare.apply("stop_gradient", scores), noise)
-    (one,) = declare.normalise_axes("categorical", total, axis)
+    one = declare.one_axis("categorical", total, axis)
     return Symbol(reducing.argmax(total, one))
 
 

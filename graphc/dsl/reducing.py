@@ -20,6 +20,7 @@ from graphc.dsl.declare import (
     cast,
     elementwise,
     normalise_axes,
+    one_axis,
     power,
     reduce,
     reshape,
@@ -81,7 +82,7 @@ def _position(op: str, x: Operand, axis: int | None, keepdims: bool) -> Value:
     if axis is None:
         found = apply(op, reshape(value, (-1,)), axis=0)
         return reshape(found, (1,) * len(shape)) if keepdims else found
-    (one,) = normalise_axes(op, value, axis)
+    one = one_axis(op, value, axis)
     found = apply(op, value, axis=one)
     return reshape(found, (*shape[:one], 1, *shape[one + 1 :])) if keepdims else found
 
@@ -164,7 +165,7 @@ def _running(op: str, x: Operand, axis: int | None, reverse: bool) -> Value:
         value = cast(value, i64)
     if axis is None:
         value, axis = reshape(value, (-1,)), 0
-    (one,) = normalise_axes(op, value, axis)
+    one = one_axis(op, value, axis)
     return apply(op, value, axis=one, reverse=reverse)
 
 

@@ -21,6 +21,7 @@ from graphc.dsl.declare import (
     elementwise,
     move_axis,
     normalise_axes,
+    one_axis,
     promote,
     reshape,
     transpose,
@@ -126,7 +127,7 @@ def repeat(x: Operand, repeats: int, axis: int | None = None) -> Value:
     value = as_value(x)
     if axis is None:
         value, axis = ravel(value), 0
-    (one,) = normalise_axes("repeat", value, axis)
+    one = one_axis("repeat", value, axis)
     shape, count = value.type.shape, _count(repeats)
     head, tail = shape[: one + 1], shape[one + 1 :]
     wide = broadcast_to(reshape(value, (*head, 1, *tail)), (*head, count, *tail))
@@ -176,7 +177,7 @@ def _tensors(op: str, arrays: Sequence[Operand]) -> list[Value]:
 def split(x: Operand, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Value, ...]:
     """Parts along `axis`: so many equal ones, or those between given positions, as in `np.split`."""
     value = as_value(x)
-    (one,) = normalise_axes("split", value, axis)
+    one = one_axis("split", value, axis)
     size = value.type.shape[one]
     if isinstance(indices_or_sections, Sequence):
         ends: list[Dim] = [as_dim(i) for i in indices_or_sections]

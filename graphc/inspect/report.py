@@ -78,12 +78,8 @@ def overview(program: Compiled) -> dict[str, Any]:
 
 
 def stages(program: Compiled) -> dict[str, Stage]:
-    """The stages by name; a pass that runs again is `canonicalise-2`."""
-    found: dict[str, Stage] = {}
-    for stage in program.stages:
-        runs = sum(s.name == stage.name for s in found.values()) + 1
-        found[stage.name if runs == 1 else f"{stage.name}-{runs}"] = stage
-    return found
+    """The stages by name."""
+    return {stage.name: stage for stage in program.stages}
 
 
 def stage_summary(name: str, stage: Stage) -> dict[str, Any]:
@@ -185,10 +181,8 @@ def stage_text(found: Mapping[str, Any], *, diff: bool) -> str:
 
 
 def kernel_text(found: Mapping[str, Any]) -> str:
-    """`kernel_detail` for people."""
-    origins = [f"# {origin}" for origin in found["origins"]]
-    schedule = f"# schedule: {found['schedule']}"
-    return "\n".join([*origins, found["form"].rstrip(), "", schedule, found["source"].rstrip()])
+    """`kernel_detail` for people: the source, whose docstring is the form with its origins and the schedule."""
+    return str(found["source"]).rstrip()
 
 
 def _named(name: str, known: Mapping[str, Any], kind: str, *more: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from graphc.errors import CompileError
@@ -42,23 +42,27 @@ def map_stages(kernel: Kernel, change: Mapping[int, Stage]) -> Kernel:
     return replace(kernel, stages=tuple(change.get(i, stage) for i, stage in enumerate(kernel.stages)))
 
 
-def change_expressions(stage: Stage, change: object) -> Stage:
-    """Apply a function Expr -> Expr to every expression of a stage, stores' computed indices and guards included."""
-    assert callable(change)
+def change_expressions(
+    stage: Stage, change: Callable[[Expr], Expr], index: Callable[[str, Index], Index] | None = None
+) -> Stage:
+    """The stage with `change` applied to every expression, guards included, and to the computed indices of stores.
 
-    def index(i: Index) -> Index:
+    With `index` that is called with the operand and each index of a store instead.
+    """
+
+    def of_store(operand: str, i: Index) -> Index:
+        if index is not None:
+            return index(operand, i)
         return Computed(change(i.expr), i.lower, i.upper) if isinstance(i, Computed) else i
 
     def store(s: Store) -> Store:
         guard = None if s.guard is None else change(s.guard)
-        return replace(s, index=tuple(index(i) for i in s.index), value=change(s.value), guard=guard)
+        return replace(s, index=tuple(of_store(s.operand, i) for i in s.index), value=change(s.value), guard=guard)
 
     return replace(
         stage,
         lets=tuple(Let(let.name, change(let.expr)) for let in stage.lets),
-        accumulates=tuple(
-            Accumulate(a.names, a.combiner, tuple(change(e) for e in a.exprs)) for a in stage.accumulates
-        ),
+        accumulates=tuple(Accumulate(a.names, a.combiner, tuple(map(change, a.exprs))) for a in stage.accumulates),
         results=tuple(Let(let.name, change(let.expr)) for let in stage.results),
         stores=tuple(store(s) for s in stage.stores),
     )

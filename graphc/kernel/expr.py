@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from graphc.errors import VerifyError
 from graphc.ir.dims import Dim, substitute
+from graphc.ir.literals import float_text
 from graphc.ir.types import DType, i64
 from graphc.kernel.primitives import primitive
 
@@ -74,7 +76,8 @@ def _remembered_hash(self: object) -> int:
 
 @dataclass(frozen=True)
 class Const:
-    """A typed constant. Equal constants have equal bits: 0.0 is not -0.0, and NaN is NaN."""
+    """A typed constant. Equal constants have equal bits in their dtype: 0.0 is not -0.0, NaN is NaN, and an f32 0.1 is
+    the float32 nearest to 0.1, however many digits of it are given."""
 
     value: float | int | bool
     dtype: DType
@@ -89,9 +92,14 @@ class Const:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    @property
+    @cached_property
     def _key(self) -> tuple[str, str]:
-        return (self.dtype.name, repr(self.value))
+        return (self.dtype.name, self.text)
+
+    @cached_property
+    def text(self) -> str:
+        """The shortest number that has these bits, without the dtype."""
+        return float_text(float(self.value), self.dtype) if self.dtype.is_float else repr(self.value)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from typing import TypeAlias
 
 from graphc.ir.dims import Dim, symbols
 from graphc.ir.types import DType
-from graphc.kernel.expr import Affine, Computed, Const, Expr, Extent, Index, Load, loads, walk
+from graphc.kernel.expr import Affine, Computed, Const, Expr, Extent, Index, Load, walk
 
 
 @dataclass(frozen=True)
@@ -222,16 +222,6 @@ def _index_dims(index: Index) -> tuple[Dim, ...]:
     return (index.const,) if isinstance(index, Affine) else (index.lower, index.upper)
 
 
-def operand_reads(kernel: Kernel) -> dict[str, list[Load]]:
-    """Operand name -> all loads from it, in order of stages."""
-    found: dict[str, list[Load]] = {}
-    for stage in kernel.stages:
-        for expr in stage.expressions():
-            for load in loads(expr):
-                found.setdefault(load.operand, []).append(load)
-    return found
-
-
 __all__ = [
     "Accumulate",
     "Axis",
@@ -244,6 +234,5 @@ __all__ = [
     "Stage",
     "Store",
     "Table",
-    "operand_reads",
     "partial_axis",
 ]

@@ -197,11 +197,8 @@ def print_const(const: Const) -> str:
         return "true" if const.value else "false"
     if not const.dtype.is_float:
         return f"{const.value}{_suffix(const.dtype, i64)}"
-    value = float(const.value)
-    if math.isfinite(value):
-        return f"{value!r}{_suffix(const.dtype, f32)}"
-    underscore = "" if const.dtype == f32 else "_"
-    return f"{value!r}{underscore}{_suffix(const.dtype, f32)}"
+    underscore = "" if const.dtype == f32 or math.isfinite(const.value) else "_"
+    return f"{const.text}{underscore}{_suffix(const.dtype, f32)}"
 
 
 def _suffix(dtype: DType, default: DType) -> str:

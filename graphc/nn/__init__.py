@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+from graphc.errors import no_attribute
 from graphc.nn.activations import (
     ELU,
     GELU,
@@ -47,3 +50,8 @@ __all__ = [
     "Sequential", "SiLU", "Sigmoid", "Sign", "Softmax", "Softplus", "Softsign", "Tanh", "Trace", "is_training", "trace",
     "update_state",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> NoReturn:
+    note = "dir(graphc.nn) lists what there is; a layer of your own is a class with forward (nn.Module)"
+    raise no_attribute("graphc.nn", name, __all__, note)

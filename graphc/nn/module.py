@@ -55,7 +55,9 @@ class Module:
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs, symbols, for input symbols. Every module defines this."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, ...)")
+        name = type(self).__name__
+        advice = "give it a method `def forward(self, x)` that returns the outputs of input symbols"
+        raise NotImplementedError(f"the module {name} does not define forward; {advice}")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Trace `forward` on symbols."""
@@ -181,8 +183,8 @@ class Module:
     def compile(
         self,
         loss: Loss | str | None = None,
-        optimizer: Optimizer | None = None,
-        metrics: Sequence[Metric | str] = (),
+        optimizer: Optimizer | str | None = None,
+        metrics: Sequence[Metric | str] | Metric | str = (),
         *,
         seed: int = 0,
         threads: int | None = None,
@@ -192,15 +194,16 @@ class Module:
         """Choose how the model is trained; programs are compiled when the first batch shows the shapes.
 
         `loss` and `metrics` are names (`graphc.train.losses.LOSSES`, `metrics.METRICS`) or functions
-        `(outputs, targets) -> scalar symbol`, means over the batch. `seed` initialises parameters that have no values
-        yet (by seed and path, so give the members of an ensemble a seed each), and starts dropout and shuffling.
+        `(outputs, targets) -> scalar symbol`, means over the batch. `optimizer` is one of `graphc.optim`, or the name
+        of one for its default settings. `seed` initialises parameters that have no values yet (by seed and path, so
+        give the members of an ensemble a seed each), and starts dropout and shuffling.
         `threads`, `target` and `memory_limit` are those of `gc.compile`. Raises AttributeValueError for an unknown
         name.
         """
         for _, variable in self.named_variables():
             variable.initialise(seed, rooted=True)
         trainer = Trainer(
-            self, loss, optimizer, tuple(metrics), seed=seed, threads=threads, target=target, memory_limit=memory_limit
+            self, loss, optimizer, metrics, seed=seed, threads=threads, target=target, memory_limit=memory_limit
         )
         object.__setattr__(self, "_trainer", trainer)
 

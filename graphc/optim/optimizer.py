@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.transforms import gradients_of
@@ -18,6 +21,17 @@ class Optimizer:
     `lr` can be read and set at any time; the next step of every program uses it, nothing is compiled again. An
     optimiser keeps its state (momenta) for each parameter and shares it among programs.
     """
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Optimizer:
+        """Refuses parameters: PyTorch's optimisers are given them here, these with the loss."""
+        given = [*arguments[:1], *(options[name] for name in ("params", "parameters") if name in options)]
+        if given and isinstance(given[0], Iterable) and not isinstance(given[0], (str, np.ndarray)):
+            raise AttributeValueError(
+                f"optim.{cls.__name__} takes no parameters, a model's are found when it is compiled: "
+                f"model.compile(loss=..., optimizer=optim.{cls.__name__}(lr)); in a loop of your own, "
+                "optimizer.updates(loss, parameters)"
+            )
+        return super().__new__(cls)
 
     def __init__(self, lr: float) -> None:
         self._rate = _not_negative("lr", lr)

@@ -7,6 +7,7 @@ the origin (module path and user's line) of what they replace.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,7 +64,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of a run: its name, the graphs before and after it, rewrites and remarks. Texts are made on demand."""
+    """One pass of a run: name, graphs before and after it, rewrites and remarks. Texts are made on demand."""
 
     name: str
     before: Graph
@@ -120,11 +121,13 @@ class Stage:
 def run(graph: Graph, passes: Sequence[Pass], verify: bool = False) -> tuple[Graph, tuple[Stage, ...]]:
     """Apply `passes` in order; returns the last graph and a stage for each pass.
 
-    With `verify` the graph is verified at the start and after each pass; VerifyError names the pass at fault.
+    Stages have the names of the passes; the second run of a pass is called `canonicalise-2`, and so on. With `verify`
+    the graph is verified at the start and after each pass; VerifyError names the pass at fault.
     """
     if verify:
         verify_graph(graph)
-    stages = []
+    stages: list[Stage] = []
+    runs: Counter[str] = Counter()
     for step in passes:
         result = step(graph)
         if verify:
@@ -132,7 +135,9 @@ def run(graph: Graph, passes: Sequence[Pass], verify: bool = False) -> tuple[Gra
                 verify_graph(result.graph)
             except VerifyError as error:
                 raise VerifyError(f"after the pass {step.name!r}: {error}") from None
-        stages.append(Stage(step.name, graph, result.graph, result.rewrites, result.remarks))
+        runs[step.name] += 1
+        name = step.name if runs[step.name] == 1 else f"{step.name}-{runs[step.name]}"
+        stages.append(Stage(name, graph, result.graph, result.rewrites, result.remarks))
         graph = result.graph
     return graph, tuple(stages)
 

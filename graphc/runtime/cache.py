@@ -1,7 +1,7 @@
 """The program cache: finished programs on disk, one file each, private to the user.
 
     file    = magic (8 bytes), version (u32), digest (32 bytes, SHA-256 of the rest), header size (u64), header, blobs
-    header  = JSON: key, plan, sources, extra, and name and size of each blob (objects first, then constants)
+    header  = JSON: key, plan, extra, and name and size of each blob (objects first, then constants)
 
 Nothing in a file is executed before the digest has been found right, and no file is read that another user could
 have written. Whatever is wrong with a file or the folder, programs compile and run without it; a CacheWarning says so.
@@ -49,7 +49,6 @@ class ProgramImage:
     plan: Plan
     objects: Mapping[str, bytes]
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -268,7 +267,6 @@ def encode(image: ProgramImage, key: str) -> bytes:
     header = {
         "key": key,
         "plan": image.plan.to_json(),
-        "sources": dict(image.sources),
         "extra": dict(image.extra),
         "objects": [[symbol, len(data)] for symbol, data in image.objects.items()],
         "constants": [[name, as_dtype(a.dtype).name, list(a.shape)] for name, a in constants.items()],
@@ -312,4 +310,4 @@ def _decode_body(body: memoryview, key: str) -> ProgramImage:
         position += count * dtype.itemsize
     if position != len(body):
         raise ValueError(f"{len(body)} bytes instead of {position}")
-    return ProgramImage(Plan.from_json(header["plan"]), objects, constants, header["sources"], header["extra"])
+    return ProgramImage(Plan.from_json(header["plan"]), objects, constants, header["extra"])

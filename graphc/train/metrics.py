@@ -45,10 +45,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def find_metrics(metrics: Sequence[Metric | str]) -> dict[str, Metric]:
-    """Metrics by the names they have in the history. Raises AttributeValueError for an unknown or repeated name."""
+def find_metrics(metrics: Sequence[Metric | str] | Metric | str) -> dict[str, Metric]:
+    """Metrics, or a single one, by the names they have in the history.
+
+    Raises AttributeValueError for an unknown or repeated name.
+    """
     found: dict[str, Metric] = {}
-    for metric in metrics:
+    for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
         if isinstance(metric, str) and metric not in METRICS:
             raise AttributeValueError(f"metric {metric!r} is unknown; use a function or one of: {', '.join(METRICS)}")
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)

@@ -14,6 +14,7 @@ from graphc.dsl.variables import Input, Param, Variable, input
 from graphc.errors import AttributeValueError, InputError, ShapeError, StateError
 from graphc.ir.buffers import parse_bytes
 from graphc.ir.dims import Dim, symbol
+from graphc.optim.named import find_optimizer
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program, compile
 from graphc.runtime.cores import chosen_threads
@@ -56,21 +57,17 @@ class Trainer:
         self,
         model: Model,
         loss: Loss | str | None,
-        optimizer: Optimizer | None,
-        metrics: Sequence[Metric | str],
+        optimizer: Optimizer | str | None,
+        metrics: Sequence[Metric | str] | Metric | str,
         *,
         seed: int,
         threads: int | None,
         target: str,
         memory_limit: int | str | None = None,
     ) -> None:
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise AttributeValueError(
-                f"optimizer must be one of graphc.optim, such as optim.SGD(0.1), got {optimizer!r}"
-            )
         self.model = model
         self.loss = None if loss is None else find_loss(loss)
-        self.optimizer = optimizer
+        self.optimizer = None if optimizer is None else find_optimizer(optimizer)
         self.metrics = find_metrics(metrics)
         self.seed = seed
         self.history: History | None = None
@@ -163,10 +160,18 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None) -> Any:
         """See `Module.predict`."""
         rows = Rows.of(x, None, "predict")
+        self._check_batch_axis(rows)
         program, capacity = self.program_for("predict", rows, batch_size)
         pieces = [program(*rows.take(slice(s, s + capacity))) for s in range(0, len(rows), capacity)]
         outputs = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _check_batch_axis(self, rows: Rows) -> None:
+        """Raise InputError for an array that has the shape of one row of what the model has seen."""
+        for (seen, _), _ in self._last.values():
+            given = [array.shape for array in rows.x]
+            if given == [port.shape for port in seen] and given != [port.shape for port in rows.ports[0]]:
+                raise InputError(f"predict: x {list(given[0])} is one row without the axis of rows; give x[None]")
 
     def result_shapes(self) -> Mapping[Any, Any]:
         """The shape of each module's output in the last trace."""

@@ -21,6 +21,24 @@ def test_every_public_name_exists() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'tensor'"):
         gc.tensor  # noqa: B018
+    assert not hasattr(gc.nn, "Transformer") and not hasattr(gc.optim, "LBFGS")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "hint"),
+    [
+        (gc, "conv2D", "did you mean conv2d"),
+        (gc, "reduce_sum_of_all", "dir.graphc. lists what there is"),
+        (gc.nn, "Liner", "did you mean Linear"),
+        (gc.nn, "relu", "did you mean ReLU"),
+        (gc.nn, "Transformer", "a layer of your own is a class with forward"),
+        (gc.optim, "ADAM", "did you mean Adam"),
+        (gc.optim, "LBFGS", "there are .*SGD.*Adam.*subclasses of optim.Optimizer"),
+    ],
+)
+def test_misspelt_names_come_with_a_hint(module, name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{hint}"):
+        getattr(module, name)
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,8 @@ def test_origins_are_comments() -> None:
         (Const(-3, i32), "-3i32"), (Const(7, u8), "7u8"), (Const(True, bool_), "true"), (Const(0, bool_), "false"),
         (Const(math.inf, f32), "inf"), (Const(-math.inf, f64), "-inf_f64"), (Const(math.nan, f32), "nan"),
         (Const(-0.0, f32), "-0.0"), (Const(1e-30, f32), "1e-30"), (Const(1e300, f64), "1e+300f64"),
+        (Const(float(np.float32(0.1)), f32), "0.1"), (Const(0.1, f32), "0.1"), (Const(float(np.float32(0.1)), f64),
+         "0.10000000149011612f64"), (Const(float(np.float32(1 / 3)), f32), "0.33333334"),
     ],
 )  # fmt: skip
 def test_constants_have_one_text(const: Const, text: str) -> None:
@@ -104,6 +107,8 @@ def test_constants_compare_by_bits() -> None:
     assert Const(0.0, f32) != Const(-0.0, f32)
     assert Const(float("nan"), f32) == Const(math.nan, f32)
     assert Const(1, f32) == Const(1.0, f32) != Const(1, i64)
+    assert Const(0.1, f32) == Const(float(np.float32(0.1)), f32) and Const(0.1, f64) != Const(0.1 + 1e-9, f64)
+    assert hash(Const(0.1, f32)) == hash(Const(float(np.float32(0.1)), f32))
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_nodes_carry_the_modules_path() -> None:
 
 
 def test_a_module_without_forward_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="ModuleList does not define forward"):
+    with pytest.raises(NotImplementedError, match="ModuleList does not define forward; give it a method `def forward"):
         nn.ModuleList()(gc.input("x", (3,)))
 
 

@@ -45,7 +45,7 @@ class Broken:
 def test_run_gives_a_stage_for_each_pass() -> None:
     graph = parse(TEXT)
     after, stages = run(graph, (Canonicalise(), CSE(), CSE()), verify=True)
-    assert [s.name for s in stages] == ["canonicalise", "cse", "cse"]
+    assert [s.name for s in stages] == ["canonicalise", "cse", "cse-2"]
     assert [s.changed for s in stages] == [True, True, False]
     assert stages[0].before is graph and stages[-1].after is after
     assert all(a.after is b.before for a, b in zip(stages, stages[1:], strict=False))

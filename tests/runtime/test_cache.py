@@ -44,7 +44,7 @@ PLAN = Plan(
 def image(objects: dict[str, bytes]) -> ProgramImage:
     constants = {"c": np.arange(6, dtype=np.float32).reshape(2, 3), "scalar": np.array(2.5),
                  "none": np.zeros((0, 2), np.int32)}
-    return ProgramImage(PLAN, {"double": objects["double"]}, constants, {"double": "def double(): ...\n"},
+    return ProgramImage(PLAN, {"double": objects["double"]}, constants,
                         {"variables": {"a": "b"}, "numbers": [1, 2.5, None, True]})
 
 
@@ -64,7 +64,7 @@ def same(a: ProgramImage, b: ProgramImage) -> bool:
     constants = a.constants.keys() == b.constants.keys() and all(
         a.constants[n].dtype == b.constants[n].dtype and np.array_equal(a.constants[n], b.constants[n])
         and a.constants[n].shape == b.constants[n].shape for n in a.constants)
-    return constants and (a.plan, a.objects, a.sources, a.extra) == (b.plan, b.objects, b.sources, b.extra)
+    return constants and (a.plan, a.objects, a.extra) == (b.plan, b.objects, b.extra)
 
 
 # ---- round trips ------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_what_is_stored_is_loaded(cache: ProgramCache, image: ProgramImage) -> N
 
 def test_a_stored_program_is_replaced(cache: ProgramCache, image: ProgramImage) -> None:
     cache.store(KEY, image)
-    changed = ProgramImage(PLAN, image.objects, {}, {}, {"changed": 1})
+    changed = ProgramImage(PLAN, image.objects, {}, {"changed": 1})
     cache.store(KEY, changed)
     loaded = cache.load(KEY)
     assert loaded is not None and same(loaded, changed)

@@ -292,7 +292,9 @@ def test_labels_out_of_range_are_found_before_the_first_update() -> None:
         (lambda m: m.compile("hinge"), AttributeValueError, ["'hinge'", "cross_entropy"]),
         (lambda m: m.compile("mse", metrics=["f1"]), AttributeValueError, ["'f1'", "accuracy"]),
         (lambda m: m.compile("mse", metrics=["mae", "mae"]), AttributeValueError, ["two metrics"]),
-        (lambda m: m.compile("mse", "sgd"), AttributeValueError, ["optim.SGD"]),
+        (lambda m: m.compile("mse", "adamw2"), AttributeValueError, ["optim.SGD", "'adamw2'"]),
+        (lambda m: m.compile("mse", metrics="f1"), AttributeValueError, ["'f1'", "accuracy"]),
+        (lambda m: m.fit(X, Y, verbose=0) and m.predict(X[0]), InputError, ["x [6] is one row", "x[None]"]),
         (lambda m: m.compile("mse") or m.fit(X, X[:, :3]), StateError, ["no optimizer"]),
         (lambda m: m.compile(lambda z, t: z, optim.SGD(0.1)) or m.fit(X, Y), ShapeError, ["scalar"]),
         (lambda m: nn.Sequential(nn.Linear(6, 3)).fit(X, Y), StateError, [".compile(loss"]),
@@ -324,6 +326,19 @@ def test_a_loss_function_and_a_metric_of_the_users() -> None:
     history = model.fit(X, X[:, :2], batch_size=100, verbose=0).history
     assert list(history) == ["loss", "worst", "mae"]
     assert history["worst"][0] > history["mae"][0] == pytest.approx(history["loss"][0], rel=1e-5)
+
+
+def test_names_for_the_optimiser_and_a_single_metric() -> None:
+    model = nn.Sequential(nn.Linear(6, 3))
+    model.compile("cross_entropy", "adam", "accuracy")
+    history = model.fit(X, Y, epochs=3, verbose=0).history
+    assert list(history) == ["loss", "accuracy"] and history["loss"][-1] < history["loss"][0]
+    model.compile("cross_entropy", "sgd", gc_accuracy)
+    assert list(model.fit(X, Y, verbose=0).history) == ["loss", "gc_accuracy"]
+
+
+def gc_accuracy(outputs, targets):
+    return gc.mean(gc.equal(gc.argmax(outputs, 1), targets.astype("int64")))
 
 
 def test_binary_accuracy() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.cpu.writer import Names, Source
 from graphc.ir.dims import Dim, Poly
-from graphc.ir.literals import float_text
 from graphc.ir.types import DType, bool_, i32, u8
 from graphc.kernel.expr import Affine, Const, Expr, children
 from graphc.kernel.form import Axis
@@ -151,10 +150,7 @@ def constant(expr: Const) -> Value:
     if dtype == bool_:
         return Value(str(bool(value)), dtype, literal=str(bool(value)))
     if dtype.is_float:
-        number = float(value)
-        literal = ("nan" if math.isnan(number) else "inf" if number > 0 else "-inf") if not math.isfinite(
-            number) else float_text(number, dtype)  # fmt: skip
-        return Value(f"{dtype}({literal})", dtype, literal=literal)
+        return Value(f"{dtype}({expr.text})", dtype, literal=expr.text)
     literal = str(int(value))
     if dtype == i32:
         return Value(f"i32({literal})", dtype, literal=literal)
