@@ -96,17 +96,22 @@ class Trials:
             arrays = {f"x{k}": self.values[v][position][run] for k, v in enumerate(node.inputs)}
             if run and node.op.name in DEVIATIONS:
                 arrays = {f"x{k}": _scattered(arrays[f"x{k}"], v, run) for k, v in enumerate(node.inputs)}
-            results.append(computed(graph, {**arrays, "rows": np.zeros(self.counts[position])}))
+            inside = node.op.nested is not None and run == NOISY_RUNS - 1  # rounding in each turn of a loop
+            rows = np.zeros(self.counts[position])
+            results.append(computed(graph, {**arrays, "rows": rows}, dtype64=not inside))
         operands = [self.values[v][position][0] for v in node.inputs if node.op.name not in NO_COPIES]
         return [_runs(found, operands, v) for v, found in zip(node.outputs, zip(*results, strict=True), strict=True)]
 
 
-def computed(graph: Graph, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What the interpreter computes. Raises GraphcError also where NumPy refuses, as for the maximum of nothing."""
+def computed(graph: Graph, arrays: Mapping[str, np.ndarray], dtype64: bool = True) -> list[np.ndarray]:
+    """What the interpreter computes, float32 values in float64 unless told otherwise.
+
+    Raises GraphcError also where NumPy refuses, as for the mean of nothing.
+    """
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # "mean of empty slice"
-            return evaluate(graph, arrays)
+            return evaluate(graph, arrays, dtype64=dtype64)
     except (ValueError, RuntimeWarning) as error:
         raise GraphcError(str(error)) from None
 
