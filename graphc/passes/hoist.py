@@ -167,6 +167,8 @@ class _Hoisting:
             terms, nodes = _terms(body, new)
             if carried not in terms or body.outputs.count(new) > 1 or carried in body.outputs[k:]:
                 continue
+            if body.readers.get(new):
+                continue  # the running sum is read in its turn
             terms.remove(carried)
             if len(body.readers.get(carried, ())) == 1 and carried not in terms:
                 sums[i] = terms

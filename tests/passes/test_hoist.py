@@ -207,7 +207,11 @@ def test_sums_that_are_read_in_the_loop_stay(equal_values: Callable[..., None]) 
     def cheap(s: Value, x: Value) -> list[Value]:
         return [b.add(s, b.broadcast(b.sum(b.mul(x, x), axes=(0, 1)), S.type.shape))]
 
-    for make, init in ((read, [S]), (stacked, [S, H]), (cheap, [S])):
+    def running(s: Value, h: Value, x: Value) -> list[Value]:
+        new = b.add(s, b.matmul(x, h, transpose_a=True))
+        return [new, b.sin(h), b.sin(new)]
+
+    for make, init in ((read, [S]), (stacked, [S, H]), (cheap, [S]), (running, [S, H])):
         graph = Graph("g", (S, H, XS), scanned(make, init, [XS], []))
         assert Hoist()(graph).graph is graph
 
