@@ -25,13 +25,14 @@ from graphc.codegen.host import Host
 from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
 from graphc.codegen.tiles import Stream, best_dot, best_outer
 from graphc.ir.dims import evaluate
-from graphc.kernel.expr import Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
+from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
 
 SHORTEST_REDUCTION = 4
 ROWS_ONE_BY_ONE = 4
+CLIPPED = 1.2  # how many times as long an outer product takes that masks its columns
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def outer_plan(kernel: Kernel, c: Contraction, host: Host) -> Plan:
         len(c.factors),
     )
     tile = ((c.rows.name, rows), (c.columns.name, vectors * host.lanes))
+    cost *= CLIPPED if clips(kernel, c.columns.name) else 1.0
     cost *= _outside(kernel, c) * _reduced(kernel) * len(c.factors)
     return Plan(cost, Schedule("outer", c.columns.name, tile, _outer_order(kernel, c)), c)
 
@@ -221,7 +223,18 @@ def _contiguous(kernel: Kernel, c: Contraction) -> bool:
     """True if lanes along the columns load and store whole vectors."""
     factors = [coefficient(load.index[0], c.columns.name) for _, right in c.factors for load in loads(right)]
     stores = [coefficient(s.index[0], c.columns.name) for s in kernel.stages[0].stores]
-    return space_lanes_possible(kernel, c.columns) and all(f in (0, 1) for f in factors) and 1 in stores
+    return columns_possible(kernel, c) and all(f in (0, 1) for f in factors) and 1 in stores
+
+
+def columns_possible(kernel: Kernel, c: Contraction) -> bool:
+    """True if there is code for lanes along the columns, given contiguous factors.
+
+    Where windows stick out, bounds of the reduction depend on the columns: lanes that have no such point read zeros.
+    """
+    if space_lanes_possible(kernel, c.columns):
+        return True
+    plain = all(isinstance(right, Load) and isinstance(right.index[0], Affine) for _, right in c.factors)
+    return plain and bool(clips(kernel, c.columns.name)) and space_lanes_possible(kernel, c.columns, clipped=True)
 
 
 def _steps_by_one(c: Contraction, axis: Axis) -> bool:

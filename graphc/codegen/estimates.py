@@ -18,7 +18,14 @@ from graphc.codegen.analysis import (
     reads_own_element_only,
     sizes_in_memory,
 )
-from graphc.codegen.contraction import Contraction, contractions, dot_plan, dot_possible, outer_plan
+from graphc.codegen.contraction import (
+    Contraction,
+    columns_possible,
+    contractions,
+    dot_plan,
+    dot_possible,
+    outer_plan,
+)
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import (
     CHAIN,
@@ -56,6 +63,7 @@ class Access:
     operand: str
     steps: tuple[Mapping[str, int], ...]
     irregular: frozenset[str]
+    stored: bool = False
 
     def step(self, axis: str, strides: Strides) -> int | None:
         """Elements that the access moves by in one step of an axis; None where that differs."""
@@ -64,7 +72,7 @@ class Access:
         return sum(steps.get(axis, 0) * s for steps, s in zip(self.steps, strides[self.operand], strict=True))
 
 
-def _access(operand: str, index: tuple[Index, ...]) -> Access:
+def _access(operand: str, index: tuple[Index, ...], stored: bool = False) -> Access:
     irregular: set[str] = set()
     for i in index:
         if isinstance(i, Computed):
@@ -72,7 +80,7 @@ def _access(operand: str, index: tuple[Index, ...]) -> Access:
             irregular |= {axis for j in inner if isinstance(j, Affine) for axis, _ in j.terms}
             irregular |= {e.axis for e in walk(i.expr) if hasattr(e, "axis")}
     steps = tuple(dict(i.terms) if isinstance(i, Affine) else {} for i in index)
-    return Access(operand, steps, frozenset(irregular))
+    return Access(operand, steps, frozenset(irregular), stored)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class Estimate:
         ]
         self.stores = [_access(s.operand, s.index) for s in kernel_stores(kernel)]
         self.contractions = list(contractions(flat))
+        self.columns = [columns_possible(flat, c) for c in self.contractions]
         by_index = {
             flat_load: _access(load.operand, load.index)
             for flat_load, load in zip(kernel_loads(flat), kernel_loads(kernel), strict=True)
@@ -130,8 +139,7 @@ class Estimate:
     @property
     def ideal(self) -> float | None:
         """Cycles of a contraction in the layout that suits it best; None for other kernels."""
-        usable = [i for i, c in enumerate(self.contractions) if c.columns.name in self.space]
-        return min((self._outer_cost(i) for i in usable), default=None)
+        return min((self._outer_cost(i) for i in range(len(self.contractions)) if self.columns[i]), default=None)
 
     # -- contractions ----------------------------------------------------------------------------------------
 
@@ -139,7 +147,7 @@ class Estimate:
         for number, c in enumerate(self.contractions):
             left, right = self.factors[number]
             column = c.columns.name
-            if column in self.space:
+            if self.columns[number]:
                 read = {a.step(column, strides) for a in right}
                 if read <= {0, 1} and 1 in {a.step(column, strides) for a in self.stores}:
                     yield self._outer_cost(number)
@@ -166,7 +174,7 @@ class Estimate:
         outer = (*self.kernel.space, *stage.space)
         inside = [*(let.expr for let in stage.lets), *(e for a in stage.accumulates for e in a.exprs)]
         after = [*(let.expr for let in stage.results), *(s.value for s in stage.stores)]
-        stored = [_access(s.operand, s.index) for s in stage.stores]
+        stored = [_access(s.operand, s.index, stored=True) for s in stage.stores]
         return Work.of((*outer, *stage.reduce), inside, []), Work.of(outer, after, stored)
 
     def _lane_cost(self, strides: Strides) -> float:
@@ -200,7 +208,7 @@ class Estimate:
     def _work_cost(self, work: Work, axis: str | None, strides: Strides) -> float:
         if axis is None:
             return work.arithmetic + len(work.accesses)
-        return work.arithmetic + sum(step_cost(a.step(axis, strides), self.lanes) for a in work.accesses)
+        return work.arithmetic + sum(step_cost(a.step(axis, strides), self.lanes, a.stored) for a in work.accesses)
 
     def _transposed_costs(self, strides: Strides) -> Iterator[float]:
         """Square tiles of a map: some operands are contiguous along one of two axes, the others along the other."""

@@ -24,6 +24,7 @@ LANE_COMBINERS = ("sum", "prod", "max", "min")
 BROADCAST, STRIDED, GATHERED, LANE_REDUCTION, CHAIN = 0.5, 0.8, 1.0, 10.0, 4.0  # cycles; the second two for each lane
 TRANSPOSED = 5.0  # cycles of loading or storing a vector, and its share of transposing the tile that it is part of
 SCATTERED, ALIASED = 1.5, 6.0  # cycles for each lane in a line of its own; the same where lines compete for one place
+PICKED, NEAR = 2.0, 4  # cycles of each vector that elements are picked from, for steps up to
 LINE, PAGE = 16, 1024  # float32 elements of a cache line, and of what the first-level cache maps to one place
 SLOW = {
     *("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"),
@@ -33,11 +34,10 @@ SLOW_CYCLES = 12.0
 DRAWS = philox.WORDS * philox.POSITIONS  # float32 draws that share one evaluation of the counter-based generator
 
 
-def space_lanes_possible(kernel: Kernel, axis: Axis) -> bool:
-    """True if all stages can run with lanes along an axis of the kernel's space."""
-    return reads_own_element_only(kernel) and lanes_possible(
-        kernel, axis, tuple(e for s in kernel.stages for e in s.expressions()), tuple(kernel_stores(kernel))
-    )
+def space_lanes_possible(kernel: Kernel, axis: Axis, clipped: bool = False) -> bool:
+    """True if all stages can run with lanes along an axis of the kernel's space; `clipped`: bounds may depend on it."""
+    exprs = tuple(e for s in kernel.stages for e in s.expressions())
+    return reads_own_element_only(kernel) and lanes_possible(kernel, axis, exprs, tuple(kernel_stores(kernel)), clipped)
 
 
 def stage_lanes_possible(kernel: Kernel, stage: Stage, scope: StageScope, axis: Axis) -> bool:
@@ -50,9 +50,13 @@ def stage_lanes_possible(kernel: Kernel, stage: Stage, scope: StageScope, axis: 
     return all(a.combiner in LANE_COMBINERS for a in stage.accumulates) and not {bool_, u8} & set(dtypes)
 
 
-def lanes_possible(kernel: Kernel, axis: Axis, exprs: tuple[Expr, ...], stores: tuple[Store, ...]) -> bool:
+def lanes_possible(
+    kernel: Kernel, axis: Axis, exprs: tuple[Expr, ...], stores: tuple[Store, ...], clipped: bool = False
+) -> bool:
     """True if expressions and stores have code with lanes along an axis."""
-    if axis.sequential or axis.extent is None or any(axis.name in bound_axes(a) for a in all_axes(kernel)):
+    if axis.sequential or axis.extent is None:
+        return False
+    if not clipped and any(axis.name in bound_axes(a) for a in all_axes(kernel)):
         return False
     return all(_stores_lanes(s, axis.name) for s in stores) and not any(_one_key(e, axis.name) for e in exprs)
 
@@ -101,17 +105,19 @@ def uses_index(stage: Stage, axis: str) -> bool:
     return any(isinstance(e, AxisIndex) and e.axis == axis for top in exprs for e in walk(top))
 
 
-def access_cost(index: Index, axis: str, lanes: int) -> float:
+def access_cost(index: Index, axis: str, lanes: int, stored: bool = False) -> float:
     """Cycles of loading or storing one vector along an axis."""
-    return step_cost(coefficient(index, axis), lanes)
+    return step_cost(coefficient(index, axis), lanes, stored)
 
 
-def step_cost(step: int | None, lanes: int) -> float:
+def step_cost(step: int | None, lanes: int, stored: bool = False) -> float:
     """Cycles of loading or storing one vector whose elements lie `step` apart (None: irregularly)."""
     if step is None:
         return GATHERED * lanes
     if step in (0, 1):
         return (BROADCAST, 1.0)[step]
+    if 1 < step <= NEAR and not stored:
+        return PICKED * step
     if abs(step) < LINE:
         return STRIDED * lanes
     return (ALIASED if step % PAGE == 0 else SCATTERED) * lanes
@@ -127,7 +133,7 @@ def stage_cost(kernel: Kernel, stage: Stage, axis: Axis | None, lanes: int) -> f
     )  # fmt: skip
     inner = [*(let.expr for let in stage.lets), *(e for a in stage.accumulates for e in a.exprs)]
     rest = [*(let.expr for let in stage.results), *(s.value for s in stage.stores)]
-    store_cost = sum(_touch(s.index[0], axis, lanes) for s in stage.stores)
+    store_cost = sum(_touch(s.index[0], axis, lanes, stored=True) for s in stage.stores)
     along = stage.reduce and axis in stage.reduce
     cost = visits * sum(_cost(e, axis, lanes) for e in inner)
     cost += outer * (sum(_cost(e, None if along else axis, lanes) for e in rest) + store_cost)
@@ -138,8 +144,8 @@ def stage_cost(kernel: Kernel, stage: Stage, axis: Axis | None, lanes: int) -> f
     return cost
 
 
-def _touch(index: Index, axis: Axis | None, lanes: int) -> float:
-    return 1.0 if axis is None else access_cost(index, axis.name, lanes)
+def _touch(index: Index, axis: Axis | None, lanes: int, stored: bool = False) -> float:
+    return 1.0 if axis is None else access_cost(index, axis.name, lanes, stored)
 
 
 def _cost(expr: Expr, axis: Axis | None, lanes: int) -> float:

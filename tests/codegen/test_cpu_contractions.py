@@ -198,3 +198,19 @@ def test_padded_rows_are_computed_whole(build: Callable[..., Any], batch: int) -
     assert "masked" not in kernel.source
     for n in (1, batch - 1, batch):
         kernel.check({"x": array(rng, 20, n), "W": array(rng, 9, 20)}, {"N": n}, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "taps", "pad"), [(28, 5, 2), (50, 3, 1), (7, 5, 3), (16, 3, 2)])
+def test_lanes_along_an_image(build: Callable[..., Any], size: int, taps: int, pad: int) -> None:
+    """One image, lanes along its rows: lanes whose window sticks out over the edge read zeros there."""
+    out = size + 2 * pad - taps + 1
+    y, x = (f"k{a} in max(0, {pad}-{a}) .. min({taps}, {size + pad}-{a})" for a in "yx")
+    kernel = build(
+        f"kernel image(W: f32[6,2,{taps},{taps}], X: f32[2,{size},{size}], b: f32[6]) -> (Y: f32[6,{out},{out}]) {{"
+        f" space o < 6, y < {out}, x < {out} stage {{ reduce c < 2, {y}, {x}"
+        f" acc: f32 = sum(W[o, c, ky, kx] * X[c, y+ky-{pad}, x+kx-{pad}]) Y[o, y, x] = max(acc + b[o], 0.0) }} }}"
+    )
+    assert (kernel.schedule.kind, kernel.schedule.vector_axis) == ("outer", "x") and "tile_load_lanes" in kernel.source
+    rng = np.random.default_rng(7)
+    inputs = {"W": array(rng, 6, 2, taps, taps), "X": array(rng, 2, size, size), "b": array(rng, 6)}
+    kernel.check(inputs, rtol=1e-4, atol=1e-4)

@@ -268,6 +268,8 @@ def _load_text(ptr: str, offset: str, row: int, lane: int, tile: Tile) -> str:
         return f"tile_broadcast_column({ptr}, {offset}, {row}, {tile.rows}, 1)"
     shape = f"{tile.rows if row else 1}, {tile.vectors}"
     count = f", {tile.count}" if tile.count else ""
+    if lane == 1 and tile.present:
+        return f"tile_load_lanes({ptr}, {offset}, {row}, {shape}, {tile.present})"
     if lane == 1:
         return f"tile_load{'_masked' if count else ''}({ptr}, {offset}, {row}, {shape}{count})"
     return f"tile_load_strided({ptr}, {offset}, {row}, {lane}, {shape}{count})"

@@ -213,14 +213,21 @@ class Nest:
             t: [self._start(a, visible, t, t != tiles[0]) for a in stage.accumulates] for t in tiles
         }
 
+        column, clipped = scope.tile.vector_axis or "", False
+        if self.schedule.kind == "outer":
+            clipped = bool(clips(self.kernel, column))
+
         def body(tile: Tile) -> None:
-            inner = scope.inner(tile)
+            present = self._present_columns(column, tile.vectors * self.lanes, tile.count) if clipped else None
+            inner = scope.inner(replace(tile, present=", ".join(present or ())))
             self.lets(stage.lets, inner)
             key = next(t for t in tiles if _same_size(t, tile))
             for accumulate, values in zip(stage.accumulates, accumulators[key], strict=True):
                 self._combine(accumulate, values, inner)
 
-        self.loops(stage.reduce, scope.tile, body)
+        size = scope.tile.vectors * self.lanes
+        axes = [widened(a, column, size) if clipped else a for a in stage.reduce]
+        self.loops(axes, scope.tile, body)
         for number, accumulate in enumerate(stage.accumulates):
             values = accumulators[tiles[0]][number]
             if tiles[0] != scope.tile:
@@ -261,7 +268,7 @@ class Nest:
         self.loops([widened(a, column, tile.vectors) for a in around], Tile(), clipped)
         scope.lets[name] = scope.define(f"{name}_sums", Value(f"tile_lane_sums({variable})", dtype, True, True))
 
-    def _present_columns(self, column: str, size: int) -> tuple[str, str] | None:
+    def _present_columns(self, column: str, size: int, count: str | None = None) -> tuple[str, str] | None:
         """`first, last`: the columns that have the reduction's point, where windows stick out; None if all have."""
         found = clips(self.kernel, column) or ()
         if not found:
@@ -270,7 +277,7 @@ class Nest:
         last = [self.context.affine(f) for clip in found for f in clip.last]
         names = [self.context.names.fresh(f"{side}_{column}") for side in ("first", "last")]
         self.source.line(f"{names[0]} = {extreme('tile_maximum', ['0', *first])}")
-        self.source.line(f"{names[1]} = {extreme('tile_minimum', [str(size), *last])}")
+        self.source.line(f"{names[1]} = {extreme('tile_minimum', [count or str(size), *last])}")
         return names[0], names[1]
 
     def _dot_operand(self, load: Expr, tile: Tile, count: str | None, present: str = "") -> str:

@@ -21,8 +21,9 @@ class Tile:
     The first point is where the variables of `row_axis` and `vector_axis` stand. `count` is how many elements along
     the vector axis exist (None: all of them), `row_count` how many rows. `packed`: a small matrix in one row of
     vectors, rows x columns, as the lane sums of a dot product give it. `square`: as many rows as lanes, so that
-    operands that are contiguous along the rows can be transposed. `aligned`: the first point's number along the vector
-    axis is a multiple of it.
+    operands that are contiguous along the rows can be transposed. `present`: `first, last`, the elements along the
+    vector axis that have the point of a reduction, where windows stick out over an edge. `aligned`: the first point's
+    number along the vector axis is a multiple of it.
     """
 
     vector_axis: str | None = None
@@ -33,6 +34,7 @@ class Tile:
     packed: bool = False
     square: bool = False
     row_count: str | None = None
+    present: str = ""
     aligned: int = 1
 
     @property

@@ -77,7 +77,7 @@ from graphc.codegen.tile.reduce import (
     tile_sum_rows,
 )
 from graphc.codegen.tile.registry import TileFunction
-from graphc.codegen.tile.rows import tile_load_rows, tile_store_rows, tile_transpose
+from graphc.codegen.tile.rows import tile_load_lanes, tile_load_rows, tile_store_rows, tile_transpose
 from graphc.codegen.tile.scalars import (
     extent,
     f32,
@@ -100,7 +100,8 @@ VOCABULARY = (
     operand_i64, operand_u8, store_scalar, tile_abs, tile_all, tile_any, tile_broadcast, tile_broadcast_column,
     tile_cast_f32, tile_cast_f64, tile_cast_i32, tile_cast_i64, tile_cast_mask, tile_ceil, tile_cos, tile_erf,
     tile_exp, tile_expm1, tile_floor, tile_fma, tile_fma_dot, tile_fma_outer, tile_gather, tile_iota, tile_lane_sums,
-    tile_load, tile_load_masked, tile_load_packed, tile_load_rows, tile_load_strided, tile_log, tile_log1p, tile_max,
+    tile_load, tile_load_lanes, tile_load_masked, tile_load_packed, tile_load_rows, tile_load_strided, tile_log,
+    tile_log1p, tile_max,
     tile_max_rows,
     tile_maximum, tile_min, tile_minimum, tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64,
     tile_acos, tile_asin, tile_atan, tile_cosh, tile_floordiv, tile_log2, tile_mod, tile_pow, tile_prod, tile_round,

@@ -42,10 +42,13 @@ from graphc.codegen.tile.types import (
     loaded_dtype,
     pointee,
     row_offset,
+    shuffle,
     splat,
     tile_type,
     type_suffix,
 )
+
+NEAR = 4  # strides up to which elements are picked out of whole vectors
 
 
 def widen(builder: ir.IRBuilder, vector: ir.Value, dtype: Scalar) -> ir.Value:
@@ -218,10 +221,28 @@ def tile_store_masked(ptr: Type, off: Type, row_stride: Type, tile: Type, count:
 def tile_load_strided(ptr: Type, off: Type, row_stride: Type, lane_stride: Type, rows: Type, vectors: Type,
                       count: Type | None = None) -> Definition:
     """tile_load_strided(ptr, off, row_stride, lane_stride, R, V[, count]): element e of row r lies at
-    off + r * row_stride + e * lane_stride (a gather); elements from `count` on are 0, unread."""
+    off + r * row_stride + e * lane_stride; elements from `count` on are 0, unread. A gather, but for literal strides of
+    2 to 4, where whole vectors are loaded and every second to fourth element is picked."""
     dtype = pointee(ptr)
     result = tile_type(loaded_dtype(ptr), literal(rows, "rows"), literal(vectors, "vectors"))
     counted = () if count is None else (I64,)
+    near = lane_stride.value if isinstance(lane_stride, Literal) and 2 <= lane_stride.value <= NEAR else 0
+
+    def picked(builder: ir.IRBuilder, values: Any) -> Any:
+        base, offset, row_stride = values[:3]
+        loaded = []
+        for r in range(result.rows):
+            row = row_offset(builder, offset, row_stride, r)
+            for v in range(result.vectors):
+                at = builder.add(row, INDEX(v * result.lanes * near), flags=("nsw",))
+                valid = INDEX(result.lanes)
+                if counted:
+                    valid = _clamp(builder, values[6], v, result.lanes)
+                # Up to the last element that is wanted: what lies behind it may be another's memory.
+                reach = builder.sub(builder.mul(valid, INDEX(near)), INDEX(near - 1)) if counted else INDEX(
+                    (result.lanes - 1) * near + 1)  # fmt: skip
+                loaded.append(_picked(builder, base, at, dtype, result.lanes, near, reach))
+        return loaded
 
     def code(builder: ir.IRBuilder, values: Any) -> Any:
         base, offset, row_stride, lane_stride = values[:4]
@@ -236,7 +257,23 @@ def tile_load_strided(ptr: Type, off: Type, row_stride: Type, lane_stride: Type,
                 loaded.append(gather_vector(builder, base, indices, dtype, mask))
         return loaded
 
-    return result(ptr, I64, I64, I64, rows, vectors, *counted), code
+    return result(ptr, I64, I64, I64, rows, vectors, *counted), picked if near else code
+
+
+def _picked(builder: ir.IRBuilder, ptr: ir.Value, at: ir.Value, dtype: Scalar, lanes: int, stride: int,
+            reach: ir.Value) -> ir.Value:  # fmt: skip
+    """Every `stride`-th of the elements from `at` on, of which `reach` are read."""
+    vectors = []
+    for k in range(stride):
+        here = builder.add(at, INDEX(k * lanes), flags=("nsw",))
+        vectors.append(load_vector(builder, ptr, here, dtype, lanes, valid_lanes(builder, reach, k, lanes)))
+    result = vectors[0]
+    for k in range(1, stride):  # lanes of vector k are those whose elements lie in it
+        first = [lane * stride if k == 1 else lane for lane in range(lanes)]
+        chosen = [lanes + lane * stride - k * lanes if lane * stride // lanes == k else min(first[lane], lanes - 1)
+                  for lane in range(lanes)]  # fmt: skip
+        result = shuffle(builder, result, vectors[k], chosen)
+    return result
 
 
 @tile_function

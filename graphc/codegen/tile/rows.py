@@ -65,6 +65,32 @@ def tile_load_rows(ptr: Type, off: Type, row_stride: Type, rows: Type, vectors: 
 
 
 @tile_function
+def tile_load_lanes(ptr: Type, off: Type, row_stride: Type, rows: Type, vectors: Type, first: Type,
+                    last: Type) -> Definition:
+    """tile_load_lanes(ptr, off, row_stride, R, V, first, last): as tile_load; elements of a row outside first .. last
+    are 0 and not read."""
+    dtype = pointee(ptr)
+    result = tile_type(loaded_dtype(ptr), literal(rows, "rows"), literal(vectors, "vectors"))
+
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        base, offset, stride = values[:3]
+        first_lane, last_lane = values[5:7]
+        masks = []
+        for v in range(result.vectors):
+            before = valid_lanes(builder, first_lane, v, result.lanes)
+            masks.append(builder.and_(valid_lanes(builder, last_lane, v, result.lanes), builder.not_(before)))
+        loaded = []
+        for r in range(result.rows):
+            row = row_offset(builder, offset, stride, r)
+            for v, mask in enumerate(masks):
+                at = builder.add(row, INDEX(v * result.lanes), flags=("nsw",))
+                loaded.append(load_vector(builder, base, at, dtype, result.lanes, mask))
+        return loaded
+
+    return result(ptr, I64, I64, rows, vectors, I64, I64), code
+
+
+@tile_function
 def tile_store_rows(ptr: Type, off: Type, row_stride: Type, tile: Type, last: Type,
                     count: Type | None = None) -> Definition:
     """tile_store_rows(ptr, off, row_stride, tile, last[, count]): store the rows before `last`, and of them the

@@ -49,6 +49,7 @@ def test_masks_read_zeros_and_write_nothing_behind_the_count(run, dtype):
 
 
 @pytest.mark.parametrize("load", ["tile_load_masked(p0, 0, 0, 1, 1, 3)", "tile_load_strided(p0, 0, 0, 1, 1, 1, 3)",
+                                  "tile_load_lanes(p0, 0, 0, 1, 1, 0, 3)",
                                   "tile_gather(p0, tile_iota(0, 1, 1), 3)"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_masked_loads_do_not_touch_the_next_page(run, load, dtype):
@@ -142,3 +143,20 @@ def test_extent_is_read_at_run_time(run):
 def test_misuse_says_what_is_wrong(run, body, message):
     with pytest.raises(CompileError, match=message):
         run(body, np.zeros(100, np.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_near_strides_pick_elements_of_whole_vectors(run, dtype, stride):
+    counts = np.array([-1, 0, 1, LANES - 1, LANES, LANES + 3, 2 * LANES])
+    x, y = numbers(dtype, 200 * stride), np.ones((len(counts) + 1, 2, 2 * LANES), dtype)
+    run(f"""
+        for i in range({len(counts)}):
+            tile_store(p1, i * {4 * LANES}, {2 * LANES},
+                       tile_load_strided(p0, 3, 70, {stride}, 2, 2, load_scalar(p2, i)))
+        tile_store(p1, {len(counts) * 4 * LANES}, {2 * LANES}, tile_load_strided(p0, 3, 70, {stride}, 2, 2))
+        """, x, y, counts)
+    for i, count in enumerate([*counts, 2 * LANES]):
+        for r in range(2):
+            wanted = x[3 + r * 70:][:2 * LANES * stride:stride]
+            np.testing.assert_array_equal(y[i, r], np.where(np.arange(2 * LANES) < count, wanted, 0))

@@ -36,6 +36,24 @@ def test_rows_outside_the_range_read_as_zeros(run, dtype):
         np.testing.assert_array_equal(y[i, 1], np.where(kept & (np.arange(2 * LANES) < LANES + 3), rows, 0))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+def test_elements_outside_the_range_read_as_zeros(run, dtype):
+    x = numbers(dtype, 7 * LANES)
+    ranges = np.array([[0, 2 * LANES], [3, LANES + 1], [-4, 2], [LANES, 99], [5, 5], [9, 4]])
+    y = np.ones((len(ranges), 2, 2 * LANES), dtype)
+    run(f"""
+        for i in range({len(ranges)}):
+            first = load_scalar(p2, i * 2)
+            last = load_scalar(p2, i * 2 + 1)
+            tile_store(p1, i * {4 * LANES}, {2 * LANES}, tile_load_lanes(p0, 5, {3 * LANES}, 2, 2, first, last))
+        """, x, y, ranges)
+    lanes = np.arange(2 * LANES)
+    for i, (first, last) in enumerate(ranges):
+        for r in range(2):
+            wanted = x[5 + r * 3 * LANES:][:2 * LANES]
+            np.testing.assert_array_equal(y[i, r], np.where((lanes >= first) & (lanes < last), wanted, 0))
+
+
 def test_addresses_of_missing_rows_are_not_read(run):
     """The rows before `first` would lie gigabytes before the operand."""
     x, y = numbers("float32", LANES), np.ones(3 * LANES, "float32")
