@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.analysis import capacity, index_depends, kernel_stores, points, reads_own_element_only
+from graphc.codegen.analysis import (
+    capacity,
+    coefficient,
+    index_depends,
+    kernel_loads,
+    kernel_stores,
+    points,
+    reads_own_element_only,
+)
 from graphc.codegen.contraction import contraction_schedule
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
@@ -19,13 +28,14 @@ from graphc.codegen.lanes import (
     stage_lanes_possible,
     transposed_cost,
 )
+from graphc.ir.dims import evaluate
 from graphc.kernel.expr import Affine
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
 
 SMALLEST_SHARED = 1 << 14  # scalar points of work below which threads cost more than they save
-ENOUGH_TILES = 16  # units of work that any usual number of threads shares evenly
+ENOUGH_TILES = 8  # units of work that most numbers of threads share evenly
 
 
 def choose(kernel: Kernel, host: Host) -> Schedule:
@@ -101,7 +111,11 @@ def _vectors(flat: Kernel, axis: Axis, lanes: int) -> int:
 
 
 def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | None:
-    """The axis of the space whose tiles threads share out: the outermost with enough of them; None if none may be."""
+    """The axis of the space whose tiles threads share out, None if none may be.
+
+    Of those with enough tiles it is the one that leaves a thread the least memory to go through, so that its part of
+    the larger operand stays in its cache. What is updated in place is shared by rows: those of one thread lie together.
+    """
     if points(flat) < SMALLEST_SHARED or not reads_own_element_only(flat):
         return None
     named, sizes = {a.name: a for a in flat.space}, dict(schedule.tile)
@@ -110,9 +124,30 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
         axes = [a for a in axes[:1] if _owns_rows(original, a)]
     axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
-    enough = [name for name, count in tiles.items() if count >= ENOUGH_TILES]
-    best = enough[0] if enough else max(tiles, key=lambda name: tiles[name], default=None)
-    return best if best is not None and tiles[best] > 1 else None
+    enough = [a for a in axes if tiles[a.name] >= ENOUGH_TILES]
+    if not enough:
+        most = max(tiles, key=lambda name: tiles[name], default=None)
+        return most if most is not None and tiles[most] > 1 else None
+    if any(o.role == "inout" for o in flat.operands):
+        return max(enough, key=lambda axis: _row_size(flat, axis)).name
+    return min(enough, key=lambda axis: _touched(flat, axis)).name
+
+
+def _row_size(flat: Kernel, axis: Axis) -> int:
+    """Elements from a point of an axis to the next in what is stored."""
+    return max(abs(coefficient(store.index[0], axis.name) or 0) for store in kernel_stores(flat))
+
+
+def _touched(flat: Kernel, axis: Axis) -> float:
+    """Bytes that one of two threads goes through if they share an axis."""
+    total = 0.0
+    for operand in flat.operands:
+        indices = [load.index for load in kernel_loads(flat) if load.operand == operand.name]
+        indices += [store.index for store in kernel_stores(flat) if store.operand == operand.name]
+        parted = all(any(index_depends(i, (axis.name,)) for i in index) for index in indices)
+        size = math.prod(evaluate(d, flat.capacities) for d in operand.shape) * operand.dtype.itemsize
+        total += size / 2 if parted else size
+    return total
 
 
 def _is_shareable(kernel: Kernel, axis: Axis) -> bool:

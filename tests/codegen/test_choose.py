@@ -76,7 +76,10 @@ def test_long_rows_have_lanes_along_them_and_short_ones_across() -> None:
 @pytest.mark.parametrize(
     ("text", "parallel"),
     [
-        (product("W[k, o]"), "o"),
+        (product("W[k, o]"), "o"),  # half of W for each of two threads
+        (product("W[k, o]", rows=2000), "n"),  # half of x
+        ("(x: f32[N,512], g: f32[N,784], inout W: f32[512,784]) -> () where N <= 128 { space i < 512, j < 784 stage {"
+         " reduce n < N a: f32 = sum(x[n, i] * g[n, j]) W[i, j] = W[i, j] + a } }", "i"),  # rows of an update
         (product("W[k, o]", rows=4), "o"),
         (product("W[k, o]", rows=4, reduced=8, columns=8), None),  # too little work
         ("(x: f32[N,64]) -> (s: f32[64] init 0) where N <= 4096 { space sequential n < N, c < 64 stage {"
