@@ -121,16 +121,21 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     named, sizes = {a.name: a for a in flat.space}, dict(schedule.tile)
     axes = [named[n] for n in schedule.order] or list(flat.space)
     if any(o.init is not None for o in flat.operands):
-        axes = [a for a in axes[:1] if _owns_rows(original, a)]
+        axes = [a for a in axes if _owns_slices(original, a, rows=a == axes[0])]
     axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
     enough = [a for a in axes if tiles[a.name] >= ENOUGH_TILES]
     if not enough:
-        most = max(tiles, key=lambda name: tiles[name], default=None)
-        return most if most is not None and tiles[most] > 1 else None
+        best = min(tiles, key=lambda name: [_unevenness(tiles[name], n) for n in (2, 4, 3)], default=None)
+        return best if best is not None and tiles[best] > 1 else None
     if any(o.role == "inout" for o in flat.operands):
         return max(enough, key=lambda axis: _row_size(flat, axis)).name
     return min(enough, key=lambda axis: _touched(flat, axis)).name
+
+
+def _unevenness(tiles: int, threads: int) -> float:
+    """The longest share, in even shares."""
+    return -(-tiles // threads) * threads / max(tiles, 1)
 
 
 def _row_size(flat: Kernel, axis: Axis) -> int:
@@ -164,15 +169,20 @@ def _is_shareable(kernel: Kernel, axis: Axis) -> bool:
     )
 
 
-def _owns_rows(kernel: Kernel, axis: Axis) -> bool:
-    """True if the axis runs over the rows of every operand that has an initial value."""
+def _owns_slices(kernel: Kernel, axis: Axis, *, rows: bool) -> bool:
+    """True if a point of the axis has a slice of every operand with an initial value to itself, which it can fill.
+
+    Slices of the first dimension are rows, which the outermost loop can fill (`rows`); others need a static extent.
+    """
     if axis not in kernel.space:
-        return False  # a merged axis: its points are no rows
+        return False  # a merged axis: its points are no slices
     for store in kernel_stores(kernel):
         operand = kernel.operand(store.operand)
         if operand.init is None:
             continue
-        rows = store.index[:1] == (Affine.axis(axis.name),) and operand.shape[0] == axis.extent
-        if not rows or any(index_depends(i, (axis.name,)) for i in store.index[1:]):
+        moving = [d for d, index in enumerate(store.index) if index_depends(index, (axis.name,))]
+        if len(moving) != 1 or store.index[moving[0]] != Affine.axis(axis.name):
+            return False
+        if operand.shape[moving[0]] != axis.extent or not (isinstance(axis.extent, int) or (rows and moving == [0])):
             return False
     return True

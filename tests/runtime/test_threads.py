@@ -19,6 +19,7 @@ import pytest
 from graphc.errors import GraphcWarning
 from graphc.kernel.plan import Barrier, Buffer, Call, Loop, Plan
 from graphc.runtime import executable as executable_module
+from graphc.runtime import pace
 from graphc.runtime.cache import ProgramCache, ProgramImage
 from graphc.runtime.executable import Executable
 from graphc.runtime.profile import profile
@@ -72,7 +73,10 @@ def test_numbers_of_threads_may_change_from_step_to_step(make: Callable[..., Exe
         assert on(program, threads)[1] == [20 * turn, 0]
 
 
-def test_calls_choose_how_many_threads_they_use(make: Callable[..., Executable]) -> None:
+def test_calls_choose_how_many_threads_they_use(
+    make: Callable[..., Executable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SHORT", 1e9)  # no step is too long on a busy machine
     program, used = make(3), set()
     for turn in range(1, 40):
         there, seen = program({})

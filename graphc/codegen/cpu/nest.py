@@ -15,14 +15,14 @@ from graphc.codegen.analysis import capacity, coefficient, index_depends, is_ide
 from graphc.codegen.clips import clips, widened
 from graphc.codegen.contraction import added_products
 from graphc.codegen.cpu.expressions import Scope
-from graphc.codegen.cpu.loops import Freedom, Segment, extreme, plain_loop, segments, tiled_loop
+from graphc.codegen.cpu.loops import Freedom, Segment, extreme, plain_loop, segments, share, tiled_loop
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
 from graphc.codegen.lanes import uses_index
 from graphc.errors import CompileError
 from graphc.ir.types import bool_, u8
 from graphc.kernel.combiners import COMBINERS
 from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Load
-from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Stage, Store
+from graphc.kernel.form import Accumulate, Axis, Kernel, Let, Operand, Stage, Store
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
 
@@ -47,6 +47,7 @@ class Nest:
         self.square = schedule.kind == "transposed"
         self.scopes = stage_scopes(kernel)
         self.idempotent = is_idempotent(kernel)
+        self.filling_rows = False
 
     def write(self) -> None:
         """The loops over the kernel's space, with everything in them."""
@@ -59,25 +60,49 @@ class Nest:
     # ---- initial values
 
     def fill_all(self, axes: Sequence[Axis]) -> None:
-        """Fill operands that have an initial value, unless the outermost loop fills its own rows of them."""
-        for operand in self.kernel.operands:
-            if operand.init is not None and self.schedule.parallel is None:
-                size = operand.shape[0]
-                self._fill(operand.name, f"{size}")
+        """Fill operands that have an initial value, unless the outermost loop fills its own rows of them.
 
-    def fill_rows(self, axis: Axis, rows: int) -> None:
-        """Inside the parallel, outermost loop: fill what its points own (`choose` has checked that they own it)."""
+        A thread fills what it owns (`choose` has checked that it owns it): slices of all rows, if not whole rows.
+        """
+        filled = [o for o in self.kernel.operands if o.init is not None]
+        shared = next((a for a in axes if a.name == self.schedule.parallel), None)
+        self.filling_rows = shared is not None and shared == axes[0] and all(self._has_rows(o, shared) for o in filled)
+        if filled and shared is not None and not self.filling_rows:
+            self._fill_slices(filled, shared)
+        elif shared is None:
+            for operand in filled:
+                self._fill(operand.name, f"{operand.shape[0]}")
+
+    def fill_rows(self, axis: Axis, rows: str) -> None:
+        """Inside the parallel, outermost loop: fill the rows of its points."""
         name = self.context.axis(axis.name)
         for operand in self.kernel.operands:
-            if operand.init is None:
-                continue
-            stride = next(
-                factor
-                for stage in self.kernel.stages
-                for store in stage.stores
-                if store.operand == operand.name and (factor := coefficient(store.index[0], axis.name))
-            )
-            self._fill(operand.name, f"{name} * {stride}, ({name} + {rows}) * {stride}")
+            if operand.init is not None and self.filling_rows:
+                stride = self._stride(operand, axis)
+                self._fill(operand.name, f"{name} * {stride}, ({name} + {rows}) * {stride}")
+
+    def _fill_slices(self, operands: Sequence[Operand], axis: Axis) -> None:
+        """Fill this thread's points of an axis, of static extent, in every row: the axis is not that of the rows."""
+        assert isinstance(axis.extent, int)
+        step = self.sizes.get(axis.name, 1)
+        span = share(str(-(-axis.extent // step)), step).split(", ")
+        first, last = (self.context.names.fresh(f"{axis.name}_{end}") for end in ("begin", "end"))
+        self.source.line(f"{first} = {span[0]}")
+        self.source.line(f"{last} = tile_minimum({span[1]}, {axis.extent})")
+        for operand in operands:
+            stride, row = self._stride(operand, axis), self.context.names.fresh("row")
+            with self.source.block(f"for {row} in range(0, {operand.shape[0]}, {stride * axis.extent}):"):
+                self._fill(operand.name, f"{row} + {first} * {stride}, {row} + {last} * {stride}")
+
+    def _stride(self, operand: Operand, axis: Axis) -> int:
+        """Elements of an operand from a point of an axis to the next."""
+        stores = (store for stage in self.kernel.stages for store in stage.stores if store.operand == operand.name)
+        return next(factor for store in stores if (factor := coefficient(store.index[0], axis.name)))
+
+    def _has_rows(self, operand: Operand, axis: Axis) -> bool:
+        """True if the points of an axis are rows of an operand, and no slices of rows."""
+        size = operand.shape[0]
+        return not isinstance(axis.extent, int) or self._stride(operand, axis) * axis.extent == size
 
     def _fill(self, operand: str, span: str) -> None:
         init = self.kernel.operand(operand).init
@@ -99,13 +124,14 @@ class Nest:
         if axis.name not in self.sizes:
             with plain_loop(axis, shared, self.context):
                 if shared:
-                    self.fill_rows(axis, 1)
+                    self.fill_rows(axis, "1")
                 self.loops(rest, tile, body)
             return
         for segment in self.segments(axis):
             with tiled_loop(axis, segment, shared, self.context):
                 if shared:
-                    self.fill_rows(axis, segment.size)
+                    size = str(segment.size)
+                    self.fill_rows(axis, size if segment.count is None else f"tile_minimum({size}, {segment.count})")
                 self.loops(rest, self.with_axis(tile, axis.name, segment), body)
 
     def segments(self, axis: Axis) -> list[Segment]:
