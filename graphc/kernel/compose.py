@@ -219,7 +219,8 @@ def stage_of_value(kernel: Kernel, operand: str) -> int | None:
 def append_consumer(kernel: Kernel, consumer: Kernel) -> Kernel:
     """Compute the map `consumer` where `kernel` stores what it reads; its result is one more store of that stage.
 
-    Raises CompileError if the consumer reads a value of the kernel anywhere but at its own point.
+    Raises CompileError if the consumer reads values of the kernel anywhere but at its own point, or all of them at one
+    permutation of it.
     """
     written = {store.operand for stage in kernel.stages for store in stage.stores}
     (result,) = consumer.outputs
@@ -233,20 +234,19 @@ def append_consumer(kernel: Kernel, consumer: Kernel) -> Kernel:
     stage = kernel.stages[position]
     for name in read:
         stage = _name_stored_value(stage, name)
-    store = next(s for s in stage.stores if s.operand == read[0])
-    identity = tuple(Affine.axis(axis.name) for axis in consumer.space)
-    values = {s.operand: s.value for s in stage.stores}
+    stores = {s.operand: s for s in stage.stores if s.operand in read}
+    axes = [axis.name for axis in consumer.space]
+    sites = [load for load in loads(body) if load.operand in stores]
+    points = [dict(zip(load.index, stores[load.operand].index, strict=True)) for load in sites]
+    if any(point != points[0] or set(point) != {Affine.axis(axis) for axis in axes} for point in points):
+        raise CompileError(f"{consumer.name!r} reads {', '.join(read)} away from its own point")
+    point = {axis: points[0][Affine.axis(axis)] for axis in axes}
 
     def use_value(e: Expr) -> Expr | None:
-        if not (isinstance(e, Load) and e.operand in values and e.operand in read):
-            return None
-        if e.index != identity:
-            raise CompileError(f"{consumer.name!r} reads {e.operand!r} away from its own point")
-        return values[e.operand]
+        return stores[e.operand].value if isinstance(e, Load) and e.operand in stores else None
 
-    point = dict(zip((axis.name for axis in consumer.space), store.index, strict=True))
     value = replace_axes(transform(body, use_value), point)
-    stage = replace(stage, stores=(*stage.stores, Store(result.name, store.index, value)))
+    stage = replace(stage, stores=(*stage.stores, Store(result.name, tuple(point.values()), value)))
     new_inputs = [o for o in consumer.inputs if o.name not in written]
     joined = map_stages(kernel, {position: stage})
     capacities = {**kernel.capacities, **consumer.capacities}

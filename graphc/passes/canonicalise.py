@@ -19,6 +19,7 @@ from graphc.ir.dims import Dim, product
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64, u8
 from graphc.ops.einsum import equation_of
+from graphc.ops.rules import normalise_axes
 from graphc.passes.manager import PassResult
 from graphc.passes.rewrite import Match, Rule, left_in, rewrite
 
@@ -217,6 +218,18 @@ def _joined_reductions(match: Match, b: Builder) -> Value | None:
     return _reshape(b, _apply(b, inner, match["x"], axes=axes, keepdims=False), match.root.type.shape)
 
 
+def _reduced_transpose(match: Match, b: Builder) -> Value | None:
+    """A reduction of a transposed operand: that of the operand, where the kept axes stay in order."""
+    node, rank = match.root, match["x"].type.rank
+    permutation = [axis % rank for axis in match.node("t").attributes["permutation"]]
+    reduced = normalise_axes(node.attributes["axes"], rank)
+    kept = [axis for k, axis in enumerate(permutation) if k not in reduced]
+    if kept != sorted(kept):
+        return None
+    axes = tuple(sorted(permutation[k] for k in reduced))
+    return _reshape(b, _apply(b, node, match["x"], axes=axes, keepdims=False), node.type.shape)
+
+
 def _reduced_broadcast(match: Match, b: Builder) -> Value | None:
     """A reduction over axes along which the operand repeats: the operand itself, or for a sum its count-fold."""
     node, source, spread = match.root, match["x"], match["b"].type
@@ -367,6 +380,12 @@ RULES: tuple[Rule, ...] = (
         "one contraction; the products of each batch are not stored",
     ),
     Rule("reduction_of_ones", _each("{}(x)", REDUCTIONS), _as_reshape, "there is one element to reduce", _reduces_ones),
+    Rule(
+        "reduction_of_transpose",
+        " | ".join(f"{op}(t@transpose(x))" for op in ("sum", "mean")),
+        _reduced_transpose,
+        "the order of what is reduced does not matter",
+    ),
     Rule("reduction_of_broadcast", _each("{}(b@broadcast_to(x))", REDUCTIONS), _reduced_broadcast, "all are equal"),
     Rule(
         "reduction_of_reduction",

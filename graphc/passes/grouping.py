@@ -66,6 +66,7 @@ class Grouping:
         self._cost: dict[Node | None, int] = {}
         self._size: dict[Node | None, int] = {}
         self._leaves: dict[Value, frozenset[Value]] = {}
+        self._transposed: set[Value] = set()  # stored in another order of axes than the kernel's points have
         for node in graph.nodes:
             self._assign(node)
         self._repeat_cheap_epilogues()
@@ -103,7 +104,7 @@ class Grouping:
                 self.floating.add(node)
             elif node.op.view and node.inputs[0].producer not in self.floating:
                 self.views.add(node)
-            else:
+            elif not self._store_transposed(node, kernel):
                 self._start(node, kernel)
                 self.remarks.extend(Remark(of, reason) for of, reason in self._reasons_for(node))
 
@@ -166,6 +167,21 @@ class Grouping:
             self._reasons.setdefault(node, []).append(reason)
         return False
 
+    def _store_transposed(self, node: Node, kernel: Kernel) -> bool:
+        """Let the group that computes the operand of a transposition store it so; rows must stay contiguous."""
+        if len(node.inputs) != 1 or not _permutes_rows(kernel):
+            return False
+        (value,) = node.inputs
+        group = self.group_of.get(value.producer) if value.producer else None
+        stage = group.stage.get(value) if group else None
+        if group is None or stage is None or value in self._transposed or len(group.nodes) >= MOST_NODES:
+            return False
+        group.nodes.append(node)
+        group.stage[node.output] = stage
+        self.group_of[node] = group
+        self._transposed.add(node.output)
+        return True
+
     def _refusal(self, node: Node, kernel: Kernel, group: Group) -> str | None:
         """Why `node` cannot be computed in `group`, or None if it can."""
         anchor = group.nodes[0].op.name
@@ -182,7 +198,7 @@ class Grouping:
         if self._draws(node) and not group.kernel.is_map:
             return f"random numbers are drawn by whole blocks in a map, and one by one in the {anchor} kernel"
         through = self._read_through(node, group)
-        if through is None or any(group.stage[v] not in stages for v in through):
+        if through is None or any(group.stage[v] not in stages or v in self._transposed for v in through):
             return f"it reads a value of the {anchor} kernel through a change of shape"
         return None
 
@@ -285,6 +301,18 @@ def _is_index_map(kernel: Kernel) -> bool:
     if any(isinstance(e, Apply) for e in walk(body)):
         return False
     return all(isinstance(i, Affine) for load in loads(body) for i in load.index)
+
+
+def _permutes_rows(kernel: Kernel) -> bool:
+    """True for a map that is its whole operand with axes permuted, but for the last."""
+    body = map_expression(kernel)
+    if not isinstance(body, Load) or len(kernel.inputs) != 1:
+        return False
+    extents = {Affine.axis(axis.name): axis.extent for axis in kernel.space}
+    index = [i for i in body.index if isinstance(i, Affine) and i in extents]
+    last = index[-1:] == list(extents)[-1:]
+    whole = tuple(extents[i] for i in index) == kernel.inputs[0].shape
+    return last and whole and len(set(index)) == len(body.index) == len(extents) > 1
 
 
 def _reads_own_point(kernel: Kernel, operand: str) -> bool:

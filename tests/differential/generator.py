@@ -276,7 +276,7 @@ def finished(g: Growth) -> Case:
     updates = _updates(g, results)
     results += [v for v in g.inputs if v.name in updates and g.rng.random() < 0.3]  # the value before the step
     while len(topological([*results, *updates.values()])) > MOST_NODES and len(results) > 1:
-        del results[0]
+        del results[results[0] is g.held]  # what the case is about stays
     graph = Graph("random", tuple(g.inputs), (*results, *updates.values()))
     used = {v for node in graph.nodes for v in node.inputs} | set(graph.outputs)
     inputs = tuple(v for v in g.inputs if v in used or v.name in updates)

@@ -177,3 +177,32 @@ def test_reads_each_element_once() -> None:
     assert reads_each_element_once(parse_kernel(ADD), "bb")
     assert not reads_each_element_once(parse_kernel(MATMUL), "x")
     assert not reads_each_element_once(parse_kernel(SOFTMAX), "z")
+
+
+TURN = """kernel turn(y: f32[2,N,3]) -> (t: f32[N,2,3]) where N <= 8 {
+  space i0 < N, i1 < 2, i2 < 3
+  stage {
+    t[i0, i1, i2] = y[i1, i0, i2]
+  }
+}"""
+BATCHED = """kernel product(x: f32[2,N,4], w: f32[4,3]) -> (y: f32[2,N,3]) where N <= 8 {
+  space i0 < 2, i1 < N, i2 < 3
+  stage {
+    reduce r0 < 4
+    acc: f32 = sum(x[i0, i1, r0] * w[r0, i2])
+    y[i0, i1, i2] = acc
+  }
+}"""
+
+
+def test_a_transposing_consumer_stores_in_its_own_order() -> None:
+    kernel = append_consumer(parse_kernel(BATCHED), parse_kernel(TURN))
+    verify(kernel)
+    assert "t[i1, i0, i2] = acc" in print_kernel(kernel)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 4)).astype("f4"), rng.standard_normal((4, 3)).astype("f4")
+    found = run(kernel, {"x": x, "w": w}, float64=True)
+    np.testing.assert_array_equal(found["t"], found["y"].transpose(1, 0, 2))
+    both = TURN.replace("y[i1, i0, i2]", "y[i1, i0, i2] + y[i1, i0, 2-i2]")
+    with pytest.raises(CompileError, match="away from its own point"):
+        append_consumer(parse_kernel(BATCHED), parse_kernel(both))

@@ -165,6 +165,18 @@ case(
 )
 case("reduction_of_ones", "%x: f32[N,1]", "%0 = max(%x, axes=[1]); %0", "%0 = reshape(%x, shape=[N]); %0")
 case("reduction_of_ones", X, "%0 = sum(%x, axes=[]); %1 = exp(%0); %1", "%0 = exp(%x); %0")
+case(
+    "reduction_of_transpose",
+    "%x: f32[2,N,3]",
+    "%0 = transpose(%x, permutation=[1,0,2]); %1 = sum(%0, axes=[0,1]); %1",
+    "%0 = sum(%x, axes=[0,1]); %0",
+)
+case(
+    "reduction_of_transpose",
+    "%x: f32[2,N,3]",
+    "%0 = transpose(%x, permutation=[2,0,1]); %1 = mean(%0, axes=[0], keepdims=true); %1",
+    "%0 = mean(%x, axes=[2]); %1 = reshape(%0, shape=[1,2,N]); %1",
+)
 case("reduction_of_broadcast", "%x: f32[3]", "%0 = broadcast_to(%x, shape=[N,3]); %1 = max(%0, axes=[0]); %1", "%x")
 case(
     "reduction_of_broadcast",
@@ -242,8 +254,8 @@ UNCHANGED = [
     ("%x: f32[2,3,4]", "%0 = transpose(%x, permutation=[1,0,2]); %1 = reshape(%0, shape=[6,4]); %1", "order changes"),
     (
         "%x: f32[2,3,4], %y: f32[2,3,4]",
-        "%0 = transpose(%x, permutation=[1,0,2]); %1 = sum(%0, axes=[0]); %1",
-        "no rule",
+        "%0 = transpose(%x, permutation=[2,1,0]); %1 = sum(%0, axes=[0]); %1",
+        "the kept axes change places",
     ),
     (
         "%x: f32[3,4,5], %y: f32[4,5,2]",

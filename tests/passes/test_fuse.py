@@ -61,6 +61,20 @@ def test_the_mask_below_a_pooling_is_in_the_kernel_of_the_pooled_values() -> Non
     assert kernels(graph) == ["contract_add_relu", "max_pool_le_mul_where", "max_unpool", "contract", "sum"]
 
 
+def test_a_product_is_stored_transposed_where_its_rows_stay() -> None:
+    x, W = gc.input("x", ("N", 3, 4)), gc.param("W", (4, 5))
+    y = gc.relu(x @ W)
+    _, graph = fused([x], [gc.transpose(y, (1, 0, 2))])
+    assert kernels(graph) == ["matmul_relu_transpose"]
+    _, graph = fused([x], [gc.transpose(y, (1, 0, 2)), y])
+    assert kernels(graph) == ["matmul_relu_transpose"] and len(graph.nodes[0].outputs) == 2
+    _, graph = fused([x], [gc.transpose(y, (0, 2, 1))])
+    assert kernels(graph) == ["matmul_relu", "transpose"]
+    turned = gc.transpose(y, (1, 0, 2))
+    _, graph = fused([x], [turned, gc.exp(turned)])
+    assert kernels(graph) == ["matmul_relu_transpose", "exp"]
+
+
 def test_elementwise_chain_is_one_kernel() -> None:
     x, y = gc.input("x", ("N", 4)), gc.input("y", ("N", 4))
     _, graph = fused([x, y], [gc.tanh(x * y + 1.0) / (2.0 + gc.exp(x))])
