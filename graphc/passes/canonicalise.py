@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,43 @@ def _cast_is_exact(match: Match) -> bool:
 def _direct_cast(match: Match, b: Builder) -> Value:
     same = match["x"].type == match.root.type
     return match["x"] if same else b.cast(match["x"], dtype=match.root.type.dtype)
+
+
+# ------------------------------------------------------------------------------------------------ joins
+
+
+def _padded(match: Match, value: Value) -> list[Node] | None:
+    """The `pad` nodes that are added up in a value that nothing else reads; None if it is no such sum."""
+    node = value.producer
+    if node is None or value in match.sweep.protected or not (node is match.root or match.read_once(value)):
+        return None
+    if node.op.name == "pad":
+        plain = node.attributes["value"] == 0 and set(node.attributes["step"]) <= {1}
+        return [node] if plain else None
+    sides = [_padded(match, operand) for operand in node.inputs] if node.op.name == "add" else [None]
+    return [pad for side in sides for pad in side or ()] if None not in sides else None
+
+
+def _sum_of_pads(match: Match, b: Builder) -> Value | None:
+    """A sum of pieces with zeros around them that lie side by side: the pieces joined."""
+    pads, shape = _padded(match, match.root.output), match.root.type.shape
+    if pads is None:
+        return None
+    partial = {k for pad in pads for k, size in enumerate(pad.inputs[0].type.shape) if size != shape[k]}
+    if len(partial) != 1:
+        return None
+    (axis,) = partial
+    starts = [pad.attributes["start"][axis] for pad in pads]
+    if not all(isinstance(start, int) for start in starts):
+        return None
+    pieces = [pad.inputs[0] for _, pad in sorted(zip(starts, pads, strict=True), key=lambda pair: pair[0])]
+    sizes = [piece.type.shape[axis] for piece in pieces]
+    ends = [0, *accumulate(sizes)]
+    if ends[:-1] != sorted(starts) or ends[-1] != shape[axis]:
+        return None
+    joined = b.concatenate(*pieces, axis=axis)
+    assert isinstance(joined, Value)
+    return joined
 
 
 # ----------------------------------------------------------------------------------------- contractions
@@ -362,6 +400,7 @@ RULES: tuple[Rule, ...] = (
         _is_scalar,
     ),
     Rule("cast_of_cast", "cast(c@cast(x))", _direct_cast, "the first conversion loses nothing", _cast_is_exact),
+    Rule("sum_of_pads", "add(x, y)", _sum_of_pads, "pieces side by side are joined, not added up with zeros"),
     # -- contractions and reductions
     Rule(
         "transposed_left", "matmul(t@transpose(x), y)", _transposed_operand("transpose_a"), "a product reads either way"

@@ -216,6 +216,13 @@ case(
     '%0 = einsum(%x, %y, equation="tni,tnj->ij"); %1 = reshape(%0, shape=[1,3,2]); %1',
 )
 case(
+    "sum_of_pads",
+    "%x: f32[N,2], %y: f32[N,3], %z: f32[N,1]",
+    "%0 = pad(%x, start=[0,4], shape=[N,6], step=[1,1]); %1 = pad(%y, start=[0,1], shape=[N,6], step=[1,1]);"
+    "%2 = pad(%z, start=[0,0], shape=[N,6], step=[1,1]); %3 = add(%0, %1); %4 = add(%2, %3); %4",
+    "%0 = concatenate(%z, %y, %x, axis=1); %0",
+)
+case(
     "broadcast_last",
     "%x: f32[3], %y: f32[3]",
     "%0 = broadcast_to(%x, shape=[N,3]); %1 = broadcast_to(%y, shape=[N,3]); %2 = mul(%0, %1); %3 = exp(%2); %3",
@@ -266,6 +273,36 @@ UNCHANGED = [
         "%x: f32[2,N,3], %y: f32[2,3,4]",
         "%0 = matmul(%x, %y); %1 = sum(%0, axes=[0,1]); %1",
         "rows are an axis of one factor",
+    ),
+    (
+        "%x: f32[N,2], %y: f32[N,3]",
+        "%0 = pad(%x, start=[0,0], shape=[N,5], step=[1,1]); %1 = pad(%y, start=[0,1], shape=[N,5], step=[1,1]);"
+        "%2 = add(%0, %1); %2",
+        "pieces that overlap",
+    ),
+    (
+        "%x: f32[N,2], %y: f32[N,2]",
+        "%0 = pad(%x, start=[0,0], shape=[N,5], step=[1,1]); %1 = pad(%y, start=[0,3], shape=[N,5], step=[1,1]);"
+        "%2 = add(%0, %1); %2",
+        "a gap between pieces",
+    ),
+    (
+        "%x: f32[N,2], %y: f32[N,2]",
+        "%0 = pad(%x, start=[0,0], shape=[N,4], step=[1,1]); %1 = pad(%y, start=[0,2], shape=[N,4], step=[1,1],"
+        " value=1.0); %2 = add(%0, %1); %2",
+        "ones around a piece",
+    ),
+    (
+        "%x: f32[N,2], %y: f32[N,2]",
+        "%0 = pad(%x, start=[0,0], shape=[N,4], step=[1,2]); %1 = pad(%y, start=[0,1], shape=[N,4], step=[1,2]);"
+        "%2 = add(%0, %1); %2",
+        "pieces that alternate",
+    ),
+    (
+        "%x: f32[1,2], %y: f32[1,2]",
+        "%0 = pad(%x, start=[0,0], shape=[2,4], step=[1,1]); %1 = pad(%y, start=[1,2], shape=[2,4], step=[1,1]);"
+        "%2 = add(%0, %1); %2",
+        "pieces in two corners",
     ),
     ("%x: f32[N,3]", "%0 = sum(%x, axes=[1]); %1 = mean(%0, axes=[0]); %1", "two kinds of reduction"),
     ("%x: f32[3]", "%0 = broadcast_to(%x, shape=[N,3]); %1 = sum(%0, axes=[1]); %1", "the axis does not repeat"),
