@@ -14,6 +14,7 @@ from dataclasses import replace
 from graphc.codegen.analysis import capacity, coefficient, index_depends, is_idempotent, is_runtime, kernel_loads
 from graphc.codegen.clips import clips, widened
 from graphc.codegen.contraction import added_products
+from graphc.codegen.cpu.accumulators import bind, combined, identities, multiply_add, rows_first, same_size, zero_behind
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.loops import Freedom, Segment, extreme, plain_loop, segments, share, tiled_loop
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
@@ -247,7 +248,7 @@ class Nest:
             present = self._present_columns(column, tile.vectors * self.lanes, tile.count) if clipped else None
             inner = scope.inner(replace(tile, present=", ".join(present or ())))
             self.lets(stage.lets, inner)
-            key = next(t for t in tiles if _same_size(t, tile))
+            key = next(t for t in tiles if same_size(t, tile))
             for accumulate, values in zip(stage.accumulates, accumulators[key], strict=True):
                 self._combine(accumulate, values, inner)
 
@@ -274,7 +275,7 @@ class Nest:
 
         def along(outer: Tile, present: str = "") -> None:
             def body(inner: Tile) -> None:
-                rows, columns = _rows_first(product, tile.row_axis)
+                rows, columns = rows_first(product, tile.row_axis)
                 parts = [self._dot_operand(rows, tile, inner.count)]
                 parts.append(self._dot_operand(columns, tile, inner.count, present))
                 self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
@@ -350,22 +351,22 @@ class Nest:
             products = added_products(accumulate.exprs[0])
             if products is not None:
                 for product, minus in products:
-                    self.source.line(f"{first.text} = {_multiply_add(first, product, minus, scope)}")
+                    self.source.line(f"{first.text} = {multiply_add(first, product, minus, scope)}")
                 return
         elements = [scope.value(e) for e in accumulate.exprs]
         if self._masked(accumulate, scope):
             mask = f"tile_iota(0, 1, {tile.vectors}) < {tile.count}"
             elements = [
                 Value(f"tile_select({mask}, {e.literal or e.text}, {identity.literal})", e.dtype, e.rows, True)
-                for e, identity in zip(elements, _identities(combiner.identity, elements), strict=True)
+                for e, identity in zip(elements, identities(combiner.identity, elements), strict=True)
             ]
         if not others:
             (expr,) = combiner.combine
-            bound = _bind(scope, accumulators, elements)
+            bound = bind(scope, accumulators, elements)
             self.source.line(f"{first.text} = {bound.assigned(expr).text}")
             return
         elements = [e if e.text.isidentifier() or e.literal else scope.define("element", e) for e in elements]
-        bound = _bind(scope, accumulators, elements)
+        bound = bind(scope, accumulators, elements)
         bound.context.count_uses(combiner.combine)
         values = [bound.value(expr) for expr in combiner.combine]
         values = [
@@ -381,7 +382,7 @@ class Nest:
         reduced = {a.name for stage in self.kernel.stages for a in stage.reduce}
         if tile.count is None or tile.vector_axis not in reduced:
             return False
-        return not (accumulate.combiner == "sum" and all(_zero_behind(e, tile) for e in accumulate.exprs))
+        return not (accumulate.combiner == "sum" and all(zero_behind(e, tile) for e in accumulate.exprs))
 
     def _reduce_lanes(self, accumulate: Accumulate, tiles: list[Value], scope: Scope) -> Value:
         """One scalar from accumulator tiles of several sizes."""
@@ -390,7 +391,7 @@ class Nest:
         total = parts[0]
         for part in parts[1:]:
             (expr,) = COMBINERS[accumulate.combiner].combine
-            total = _bind(scope, [total], [part]).value(expr)
+            total = bind(scope, [total], [part]).value(expr)
         return scope.define(accumulate.names[0], total)
 
     # ---- stores
@@ -415,7 +416,7 @@ class Nest:
             inner = scope.inner()
             if store.mode != "=":
                 old = inner.load(Load(store.operand, store.index))
-                value = _combined(store.mode, old, value, inner)
+                value = combined(store.mode, old, value, inner)
             ptr = self.context.operand(store.operand)
             self.source.line(f"store_scalar({ptr}, {inner.offset(store.index[0])}, {value.text})")
 
@@ -433,7 +434,7 @@ class Nest:
             if store.mode != "=" or lanewise:
                 old = inner.load(Load(store.operand, store.index))
                 if store.mode != "=":
-                    value = _combined(store.mode, old, value, inner)
+                    value = combined(store.mode, old, value, inner)
                 if guard is not None and lanewise:
                     chosen = f"tile_select({guard.text}, {value.literal or value.text}, {old.text})"
                     value = Value(chosen, value.dtype, value.rows or guard.rows or old.rows, True)
@@ -460,60 +461,3 @@ class Nest:
             self.source.line(f"tile_store_rows({ptr}, {offset}, {stride}, {text}, {rows}{behind})")
         else:
             self.source.line(f"tile_store{'_masked' if count else ''}({ptr}, {offset}, {stride}, {text}{behind})")
-
-
-def _same_size(a: Tile, b: Tile) -> bool:
-    return (a.vectors, a.rows, a.count) == (b.vectors, b.rows, b.count)
-
-
-def _identities(kinds: Sequence[float | str], elements: Sequence[Value]) -> list[Value]:
-    return [constant(identity_value(kind, e.dtype)) for kind, e in zip(kinds, elements, strict=True)]
-
-
-def _bind(scope: Scope, left: Sequence[Value], right: Sequence[Value]) -> Scope:
-    """A scope in which `a0 a1 ...` and `b0 b1 ...` stand for values."""
-    bound = Scope(scope.context, scope.tile)
-    for letter, values in (("a", left), ("b", right)):
-        bound.lets |= {f"{letter}{i}": value for i, value in enumerate(values)}
-    return bound
-
-
-def _combined(mode: str, old: Value, value: Value, scope: Scope) -> Value:
-    (expr,) = COMBINERS[mode].combine
-    return _bind(scope, [old], [value]).value(expr)
-
-
-def _zero_behind(expr: Expr, tile: Tile) -> bool:
-    """True if the lanes behind the count are 0: masked loads, and products of two of them."""
-    if isinstance(expr, Apply) and expr.primitive == "mul":
-        return all(_zero_behind(a, tile) for a in expr.args)
-    if not isinstance(expr, Load) or tile.vector_axis is None:
-        return False
-    return bool(coefficient(expr.index[0], tile.vector_axis))
-
-
-def _rows_first(product: Apply, row_axis: str | None) -> tuple[Expr, ...]:
-    left = product.args[0]
-    is_row = isinstance(left, Load) and bool(coefficient(left.index[0], row_axis or ""))
-    return product.args if is_row else product.args[::-1]
-
-
-def _multiply_add(accumulator: Value, product: Apply, minus: bool, scope: Scope) -> str:
-    """acc + a * b, or acc - a * b, for tiles; a column of an operand times a row of another has its own function."""
-    tile, sign = scope.tile, "-" if minus else ""
-    for left, right in (product.args, product.args[::-1]):
-        if not (isinstance(left, Load) and isinstance(left.index[0], Affine) and tile.row_axis):
-            continue
-        factors = left.index[0].coefficients
-        if factors.get(tile.vector_axis or "", 0) or not factors.get(tile.row_axis, 0):
-            continue
-        row = scope.value(right)
-        if row.lanes and not row.rows:
-            ptr, offset = scope.context.operand(left.operand), scope.context.affine(left.index[0])
-            stride = factors[tile.row_axis]
-            return f"tile_fma_outer({accumulator.text}, {ptr}, {offset}, {stride}, {sign}{row.inner})"
-    a, b = (scope.value(arg) for arg in product.args)
-    if b.is_tile and not a.is_tile:
-        a, b = b, a
-    factor = f"{sign}{b.inner}" if sign else b.literal or b.text
-    return f"tile_fma({a.text}, {factor}, {accumulator.text})"
