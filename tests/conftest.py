@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,6 +18,9 @@ hypothesis.settings.load_profile("graphc")
 
 _cache_dir = pytest.StashKey[tempfile.TemporaryDirectory]()
 _environment = pytest.StashKey[dict[str, str | None]]()
+_tally = pytest.StashKey[dict[str, set[Hashable]]]()
+
+Tally = Callable[[str, Hashable], None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     names = ("GRAPHC_CACHE", "GRAPHC_DATA", "GRAPHC_LOGS", "GRAPHC_DUMP", "GRAPHC_THREADS")
     config.stash[_environment] = {name: os.environ.get(name) for name in (*names, "PYTHONSAFEPATH")}
+    config.stash[_tally] = {}
     config.stash[_cache_dir] = tempfile.TemporaryDirectory(prefix="graphc-tests-")
     os.environ["GRAPHC_CACHE"] = config.stash[_cache_dir].name
     os.environ["PYTHONSAFEPATH"] = "1"  # children import what this process imports, not the folder
@@ -46,3 +53,53 @@ def full_mnist_dir(pytestconfig: pytest.Config) -> Path:
     if not folder:
         pytest.skip("needs the full MNIST data set: set GRAPHC_DATA to its folder")
     return Path(folder)
+
+
+# What the run has covered, told at its end
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Note one of the things whose number the summary tells: `tally("ops against their references", op.name)`."""
+
+    def note(what: str, which: Hashable) -> None:
+        pytestconfig.stash[_tally].setdefault(what, set()).add(which)
+
+    return note
+
+
+@pytest.fixture(scope="session")
+def torch_calls(tally: Tally) -> Callable[[], AbstractContextManager[object]]:
+    """`with torch_calls() as names:` collects the names of the PyTorch functions and methods that are called."""
+    try:
+        from torch.overrides import TorchFunctionMode
+    except ImportError:
+        return nullcontext
+
+    class Calls(TorchFunctionMode):  # type: ignore[misc]
+        names: set[str]
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = getattr(func, "__name__", "").strip("_")
+            if name not in ("get", "set", "detach", "getitem", "numpy", "long"):  # what tests handle tensors with
+                tally("functions of PyTorch compared with", name)
+                self.names.add(name)
+            return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def calls() -> Iterator[set[str]]:
+        with Calls() as mode:
+            mode.names = set()
+            yield mode.names
+
+    return calls
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many ops, samples, derivatives, PyTorch functions and random graphs the tests went through."""
+    found = config.stash[_tally]
+    if found:
+        terminalreporter.section("coverage of the language")
+        width = max(len(str(len(things))) for things in found.values())
+        for what in sorted(found):
+            terminalreporter.line(f"{len(found[what]):{width}} {what}")

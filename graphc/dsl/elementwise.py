@@ -127,7 +127,11 @@ def logical_not(x: Operand) -> Symbol:
 
 
 def astype(x: Operand, dtype: str | DType | type | np.dtype[Any]) -> Symbol:
-    """The elements of x in another dtype."""
+    """The elements of x in another dtype.
+
+    Floats lose their fraction when they become integers; one beyond the integer's range becomes some number, not
+    always the same. Integers wrap around. To bool, what is not 0 is true.
+    """
     return Symbol(declare.cast(unwrap(x), dtype))
 
 

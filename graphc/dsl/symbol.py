@@ -184,7 +184,11 @@ class Symbol:
         return Symbol(declare.transpose(self.ir, order))
 
     def astype(self, dtype: str | DType | type | np.dtype[Any]) -> Symbol:
-        """The elements in another dtype."""
+        """The elements in another dtype.
+
+        Floats lose their fraction when they become integers; one beyond the integer's range becomes some number, not
+        always the same. Integers wrap around. To bool, what is not 0 is true.
+        """
         return Symbol(declare.cast(self.ir, dtype))
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Symbol:

@@ -227,7 +227,7 @@ def _cast_samples() -> Sequence[Sample]:
 CAST = define(
     Op(
         "cast",
-        "Convert to another dtype; floats to integers truncate toward 0, and to bool test for non-zero.",
+        "Convert to another dtype; floats to integers truncate toward 0 and must fit, and to bool test for non-zero.",
         latex=r"\operatorname{cast}\left(x\right)",
         attributes={"dtype": Attribute("dtype", "the dtype of the result")},
         infer=_infer_cast,

@@ -35,14 +35,17 @@ def _log_softmax(x: Any) -> Any:
 
 
 def _reduce_stage(node: Node) -> Stage:
-    """Maximum `m`, sum `s` and `log_s` of each row of operand 0, visible to the stages after it."""
+    """Maximum `m`, sum `s` and `log_s` of each row of operand 0, visible to the stages after it.
+
+    m - m is 0, and NaN where m is infinite: an infinite logit makes its whole row NaN, as in PyTorch.
+    """
     logits = node.inputs[0].type
     row = forms.identity(logits.rank - 1)
     x = forms.load(node, 0, (*row, Affine.axis("r0")))
     return Stage(
         reduce=forms.axes(logits.shape[-1:], "r"),
         accumulates=(Accumulate(("m", "s"), "logsumexp", (x, Const(1.0, logits.dtype))),),
-        results=(Let("log_s", Apply("log", (Name("s"),))),),
+        results=(Let("log_s", Apply("add", (Apply("log", (Name("s"),)), Apply("sub", (Name("m"), Name("m")))))),),
     )
 
 
@@ -79,7 +82,8 @@ def _lower_log_softmax(node: Node) -> Kernel:
 
 def _logit_samples() -> list[np.ndarray]:
     x = np.sin(np.arange(12.0) * 2).reshape(3, 4)
-    return [x, (100 * x).astype(np.float32), x[:, :1], x[0], (1e4 * x).reshape(3, 1, 4)]
+    limits = np.array([[np.inf, 0.0, 1.0], [-np.inf, 2.0, 0.0], [-np.inf, -np.inf, -np.inf], [0.0, np.nan, 1.0]])
+    return [x, (100 * x).astype(np.float32), x[:, :1], x[0], (1e4 * x).reshape(3, 1, 4), limits]
 
 
 LOG_SOFTMAX = define(

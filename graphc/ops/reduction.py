@@ -115,12 +115,12 @@ def _extremum_gradient(node: Node, cotangents: Sequence[Value | None], b: Builde
     (g,), (x,), axes = cotangents, node.inputs, reduced_axes(node)
     if g is None:
         return [None]
-    zero = b.constant(0, x.type.dtype)
     if node.attributes["ties"] == "first":
+        zero = b.constant(0, x.type.dtype)
         return [b.elementwise("where", _first(node, axes[0], b), spread(g, node, b), zero)]
-    chosen = b.eq(x, spread(node.output, node, b))
-    ties = b.sum(b.cast(chosen, dtype=x.type.dtype), axes=axes, keepdims=node.attributes["keepdims"])
-    return [b.elementwise("where", chosen, spread(b.div(g, ties), node, b), zero)]
+    chosen = b.cast(b.eq(x, spread(node.output, node, b)), dtype=x.type.dtype)
+    ties = b.sum(chosen, axes=axes, keepdims=node.attributes["keepdims"])
+    return [b.mul(chosen, spread(b.div(g, ties), node, b))]  # where NaN won there are no ties, and all is NaN: 0 * inf
 
 
 def _first(node: Node, axis: int, b: Builder) -> Value:

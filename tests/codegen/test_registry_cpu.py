@@ -16,10 +16,12 @@ import pytest
 
 import graphc as gc
 from graphc.autodiff.expand import expand_derivatives
+from graphc.dsl import declare
+from graphc.dsl.collect import collect
 from graphc.interpret import evaluate
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
-from graphc.ir.op import OPS, Op, Sample
+from graphc.ir.op import OPS, NotDifferentiable, Op, Sample
 from graphc.passes.manager import run as run_passes
 from graphc.passes.pipeline import default_pipeline
 
@@ -98,7 +100,11 @@ def check(found: np.ndarray, expected: np.ndarray, case: Case) -> None:
 
 
 @pytest.mark.parametrize("chosen", PROGRAMS, ids=lambda chosen: f"{chosen[0]}..{chosen[-1]}")
-def test_compiled_equals_interpreted(chosen: Sequence[Case]) -> None:
+def test_compiled_equals_interpreted(chosen: Sequence[Case], tally: Any) -> None:
+    for case in chosen:
+        tally("ops compiled for the CPU and compared with the interpreter", case.op.name)
+        sample = (str(case), *(array.dtype.name for array in case.arrays))
+        tally("samples compiled for the CPU and compared with the interpreter", sample)
     inputs, results, arrays = declared(chosen)
     program = gc.compile(inputs, [symbol for _, symbol in results], cache=False)
     final, _ = run_passes(program.graph, default_pipeline({}), verify=True)
@@ -146,8 +152,38 @@ def test_compiled_gradients_equal_interpreted_ones(order: int) -> None:
         np.testing.assert_allclose(mine, oracle, rtol=1e-3, atol=2e-5 * scale, err_msg=str(case))
 
 
-def test_every_op_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
-    compiled = {case.op.name for case in CASES}
-    assert compiled == {op.name for op in OPS.values() if not op.expanded}
-    with capsys.disabled():
-        print(f"\n{len(compiled)} ops, {len(CASES)} samples compiled in {len(PROGRAMS)} programs")
+EXTREMES = np.array([-1e4, -1e2, 1e2, 1e4], np.float32)
+FLOAT_MAPS = [
+    op for op in OPS.values() if op.scalar and all(np.asarray(a).dtype.kind == "f" for a in op.samples()[0].inputs)
+]
+
+
+def test_compiled_elementwise_ops_at_extremes() -> None:
+    """Values and slopes in float32 at 100, 10000 and their negatives: infinite or NaN only where they must be."""
+    results, labels, arrays, inputs = [], [], {}, []
+    for op in FLOAT_MAPS:
+        settings = {str(s.attributes): (s.attributes, len(s.inputs)) for s in op.samples()}
+        for number, (attributes, arity) in enumerate(settings.values()):
+            points = np.stack([p.ravel() for p in np.meshgrid(*[EXTREMES] * arity)])
+            operands = [gc.input(f"{op.name}_{number}_{k}", (points.shape[1],)) for k in range(arity)]
+            arrays |= {o.name: p for o, p in zip(operands, points, strict=True)}
+            y = gc.Symbol(declare.apply(op.name, *(o.ir for o in operands), **dict(attributes)))
+            slopes = [] if isinstance(op.gradient, NotDifferentiable) else gc.grad(gc.sum(y), operands)
+            inputs += operands
+            results += [y, *slopes]
+            labels += [f"{op.name} {dict(attributes)} output {k}" for k in range(1 + len(slopes))]
+
+    found = gc.compile(inputs, results, cache=False)(**arrays)
+
+    graph = expand_derivatives(collect(inputs, results).graph)
+    largest = float(np.finfo(np.float32).max)
+    for label, mine, oracle in zip(labels, found, evaluate(graph, arrays), strict=True):
+        if mine.dtype.kind != "f":
+            np.testing.assert_array_equal(mine, oracle, err_msg=label)
+            continue
+        oracle = np.where(np.abs(oracle) > largest, np.copysign(np.inf, oracle), oracle)
+        np.testing.assert_allclose(mine, oracle, rtol=2e-4, atol=1e-7, err_msg=label)  # atol: elu's alpha is a float32
+
+
+def test_every_op_is_compiled() -> None:
+    assert {case.op.name for case in CASES} == {op.name for op in OPS.values() if not op.expanded}

@@ -42,8 +42,9 @@ def reported(seed: int, without: Sequence[str] = ()) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_compiled_equals_interpreted(seed: int) -> None:
+def test_compiled_equals_interpreted(seed: int, tally: Callable[[str, int], None]) -> None:
     reported(seed)
+    tally("random graphs compiled and compared with the interpreter", seed)
 
 
 @pytest.mark.slow

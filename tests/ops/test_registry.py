@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ def test_reference_has_the_inferred_type(op: Op, sample: Sample) -> None:
 
 
 @pytest.mark.parametrize(("op", "sample"), PLAIN)
-def test_kernel_equals_reference(op: Op, sample: Sample) -> None:
+def test_kernel_equals_reference(op: Op, sample: Sample, tally: Any) -> None:
+    tally("ops whose kernels were compared with their references", op.name)
+    tally("samples whose kernels were compared with their references", (op.name, id(sample)))
     node, arrays = node_of(op, sample), arrays_of(sample)
     kernel = op.lower(node)
     verify(kernel)
@@ -101,13 +104,15 @@ def test_kernel_equals_reference(op: Op, sample: Sample) -> None:
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(("op", "sample"), SMOOTH)
-def test_derivatives(op: Op, sample: Sample, order: int) -> None:
+def test_derivatives(op: Op, sample: Sample, order: int, tally: Any) -> None:
+    tally(f"samples whose derivatives of order {order} were compared with differences", (op.name, id(sample)))
     inputs = {f"x{k}": array for k, array in enumerate(arrays_of(sample))}
     check_gradients(graph_of(op, sample), inputs, [f"x{k}" for k in sample.differentiable], order)
 
 
 @pytest.mark.parametrize("op", [op for op in OPS.values() if op.scalar], ids=lambda op: op.name)
-def test_float32_stability(op: Op) -> None:
+def test_float32_stability(op: Op, tally: Any) -> None:
+    tally("elementwise ops checked in float32 at 100, 10000 and their negatives", op.name)
     for attributes, sample in {str(s.attributes): (s.attributes, s) for s in op.samples()}.values():
         kinds = "".join(array.dtype.kind for array in arrays_of(sample))
         function = scalar.bound(op.scalar, attributes)
