@@ -5,9 +5,9 @@ innermost axis; a weight gradient of a dense layer wants features innermost. So 
 axes innermost, views of one value together; and any value, inputs and parameters too, may have a copy in another layout
 for the kernels that read it. Inputs, variables and results themselves are row-major, as users see them.
 
-The search starts from the better of two points, all row-major or all batch-innermost, and changes one value or copy at
-a time as long as the sum of the estimates falls. It is left out where row-major suits every contraction: a perceptron
-stays as it is.
+The search starts from two points, all row-major and all batch-innermost, changes one value or copy at a time as long
+as the sum of the estimates falls, and keeps the better end: a start that lacks one copy may look dear. It is left out
+where row-major suits every contraction: a perceptron stays as it is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def assign_layouts(region: Region, storage: Storage, fixed: set[str], host: Host
     if not search.worth_while():
         return ()
     before = search.total(_State())
-    best = search.improved(min(search.starts(), key=search.total))
+    best = min((search.improved(start) for start in search.starts()), key=search.total)
     if search.total(best) > WORTH * before:
         return ()
     return _Applied(search, best).remarks(before)

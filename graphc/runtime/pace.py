@@ -88,7 +88,9 @@ class Pace:
     def _hope(self, threads: int) -> float:
         """The time that a step on so many threads might take: all may have their cores again at any time."""
         perfect = self._least * _SCALING * self.most / threads
-        return perfect if threads > self.threads else min(perfect, self._times.get(threads, perfect))
+        if threads > self.threads:  # the least time may be from when a core was taken
+            return min(perfect, self._smoothed * self.threads / threads)
+        return min(perfect, self._times.get(threads, perfect))
 
     # -- surveys ---------------------------------------------------------------------------------------------
 

@@ -109,3 +109,14 @@ def test_long_steps_are_not_tried_on_one_thread_for_nothing() -> None:
 def test_surveys_become_rare() -> None:
     history = steps(Pace(2, 2), lambda _, threads: 1e-3 if threads == 1 else 5e-3, 30.0)
     assert share(history, 2, 0.0, 30.0) < 0.05
+
+
+def test_a_least_time_from_a_bad_start_is_no_reason_to_stay_on_one_thread() -> None:
+    """The first steps ran while another process held a core: all threads were no quicker than one."""
+    pace = Pace(2, 2)
+    for _ in range(40):
+        pace.took(1.3e-3 if pace.threads == 2 else 1e-3)
+    assert pace.threads == 1
+    for _ in range(200):
+        pace.took(0.5e-3 if pace.threads == 2 else 1e-3)
+    assert pace.threads == 2
