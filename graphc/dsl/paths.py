@@ -103,7 +103,9 @@ def _unreached(outputs: Sequence[Value], what: str, source: Value, nodes: Sequen
         and any(v in reached for v in n.inputs)
         and (not _passes(n) or n.op.nested or not any(v.type.dtype.is_float for v in n.outputs))
     }
-    verb, advice = "passes" if len(cuts) == 1 else "pass", "leave it out of wrt, or compute that part by other ops"
+    verb = "passes" if len(cuts) == 1 else "pass"
+    advice = ("compute that part by other ops, or, if it is meant to be constant, leave it out of wrt and say so with "
+              "gc.stop_gradient")
     through = f"depends on {_names([source])} only through {', '.join(sorted(cuts))}, which {verb} no gradient"
     return f"{place} {through}; {advice}"
 
