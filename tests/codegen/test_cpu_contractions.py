@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphc.codegen.host import host
+from graphc.errors import CompileError
 from graphc.kernel.schedule import Schedule
 
 LAYOUTS = {  # name -> shapes and indices of the factors of y[n, o] = sum over k
@@ -179,7 +181,7 @@ def test_taps_of_a_window_as_columns(build: Callable[..., Any], size: int, taps:
     )
     rng = np.random.default_rng(5)
     for width in (taps, 2):
-        schedule = Schedule("dot", "n", (("co", 4), (column, width), ("n", 16)), ("co", "ky", "kx"))
+        schedule = Schedule("dot", "n", (("co", 4), (column, width), ("n", host().lanes)), ("co", "ky", "kx"))
         kernel = build(text, schedule)
         for n in (1, 16, 21):
             inputs = {"X": array(rng, size, size, n), "G": array(rng, 6, out, out, n)}
@@ -214,3 +216,10 @@ def test_lanes_along_an_image(build: Callable[..., Any], size: int, taps: int, p
     rng = np.random.default_rng(7)
     inputs = {"W": array(rng, 6, 2, taps, taps), "X": array(rng, 2, size, size), "b": array(rng, 6)}
     kernel.check(inputs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_schedule_that_does_not_fit_is_refused(build: Callable[..., Any]) -> None:
+    text = product_kernel("reduction_innermost", 4, 64, 5)
+    lanes = host().lanes
+    with pytest.raises(CompileError, match=f"reads {lanes} elements of 'k' at a time, its tile says {2 * lanes}"):
+        build(text, Schedule("dot", "k", (("n", 2), ("o", 2), ("k", 2 * lanes)), ("o", "n")))

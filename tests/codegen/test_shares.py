@@ -11,7 +11,7 @@ import pytest
 
 from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
-from graphc.codegen.host import Host
+from graphc.codegen.host import Host, host
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.schedule import Schedule
 
@@ -85,7 +85,7 @@ def test_threads_fill_their_own_slices(build: Callable[..., Any], c: int, o: int
     """Sums in pieces: whatever axis is shared, each thread starts its own sums at the initial value."""
     rng = np.random.default_rng(0)
     inputs = {"x": rng.standard_normal((6, 14, 20)).astype("f4"), "g": rng.standard_normal((16, 10, 20)).astype("f4")}
-    tile = (("c", c), ("o", o), ("n", 16))
+    tile = (("c", c), ("o", o), ("n", host().lanes))
     schedule = Schedule("dot", "n", tile, ("c", "piece", "ky", "o"), parallel=parallel)
     build(PIECES, schedule).check(inputs, threads=(1, 2, 3, 4, 7))
 

@@ -55,7 +55,7 @@ def test_stop_gradient(x, compute) -> None:
         (lambda x, w: gc.sum(x), lambda x, w: w, ["does not depend on w", "test_transforms.py"]),
         (lambda x, w: gc.sum(x), lambda x, w: [x, w], ["does not depend on w"]),
         (lambda x, w: gc.sum(x), lambda x, w: x * 2, ["does not depend on the f64[2,3]"]),
-        (lambda x, w: gc.mean(gc.argmax(x, 1)), lambda x, w: x, ["only through argmax (its result is an index)", "gc.stop_gradient"]),
+        (lambda x, w: gc.mean(gc.argmax(x, 1)), lambda x, w: x, ["argmax (its result is an index)", "stop_gradient"]),
         (lambda x, w: gc.sum(gc.stop_gradient(w)), lambda x, w: w, ["depends on w only through stop_gradient"]),
         (lambda x, w: gc.sum(x), lambda x, w: gc.input("i", (2,), "int32"), ["not floating", "input i"]),
         (lambda x, w: 3.0, lambda x, w: x, ["must be a symbol, got float"]),

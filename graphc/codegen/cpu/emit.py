@@ -11,6 +11,7 @@ from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Context, Tile
 from graphc.codegen.cpu.writer import Names, Source
 from graphc.codegen.host import Host
+from graphc.errors import CompileError
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Const, Expr, Extent, Load, Name, affine_of, children
 from graphc.kernel.form import Kernel
 from graphc.kernel.schedule import Schedule
@@ -24,6 +25,7 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     Raises CompileError for a form that the schedule's kind has no code for; kind "scalar" has code for all.
     """
     flat = schedulable(kernel)
+    _check_lanes(flat, schedule, host)
     context = _context(kernel, flat, host)
     source = context.source
     with source.block(f"def {kernel.name}(args, thread, threads):"):
@@ -36,6 +38,15 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
         Nest(flat, schedule, context).write()
     tables = "".join(f"{name} = {values!r}\n" for values, name in context.tables.items())
     return _constants(source.text) + tables + source.text
+
+
+def _check_lanes(flat: Kernel, schedule: Schedule, host: Host) -> None:
+    """A `dot` schedule takes one vector of its reduce axis at a time, whatever a user's own says."""
+    lanes = dict(schedule.tile).get(schedule.vector_axis or "")
+    if schedule.kind == "dot" and lanes is not None and lanes != host.lanes:
+        axis = schedule.vector_axis
+        raise CompileError(f"kernel {flat.name}: a dot schedule reads {host.lanes} elements of {axis!r} at a time, "
+                           f"its tile says {lanes}; give {axis}:{host.lanes}")
 
 
 def tiles_of(kernel: Kernel, flat: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:
