@@ -49,22 +49,35 @@ def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
 
 def flatten(kernel: Kernel) -> Kernel:
     """The kernel with one-dimensional operands: every load and store has one index, its element offset."""
-    steps = {o.name: strides(o, kernel.capacities) for o in kernel.operands}
-    sizes = {o.name: math.prod(sizes_in_memory(o, kernel.capacities)) for o in kernel.operands}
-
-    def flat(operand: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
-        return (_flat_index(index, steps[operand], sizes[operand]),)
-
-    def change(expr: Expr) -> Expr:
-        return transform(expr, lambda e: Load(e.operand, flat(e.operand, e.index)) if isinstance(e, Load) else None)
-
+    steps, sizes = _in_memory(kernel)
     stages = []
     for stage in kernel.stages:
-        changed = change_expressions(stage, change)
-        stores = tuple(replace(s, index=flat(s.operand, s.index)) for s in changed.stores)
-        stages.append(replace(changed, stores=stores))
+        changed = change_expressions(stage, lambda e: _flat(e, steps, sizes))
+        stores = (replace(s, index=(_flat_index(s.index, steps[s.operand], sizes[s.operand]),)) for s in changed.stores)
+        stages.append(replace(changed, stores=tuple(stores)))
     operands = tuple(replace(o, shape=(sizes[o.name],), padding=0) for o in kernel.operands)
     return replace(kernel, operands=operands, stages=tuple(stages))
+
+
+def flat_loads(kernel: Kernel) -> dict[Load, Expr]:
+    """Each load of a kernel, and what it is in `flatten(kernel)`: the same for several where an axis has one point."""
+    steps, sizes = _in_memory(kernel)
+    return {load: _flat(load, steps, sizes) for load in kernel_loads(kernel)}
+
+
+def _in_memory(kernel: Kernel) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Strides and number of elements of each operand."""
+    steps = {o.name: strides(o, kernel.capacities) for o in kernel.operands}
+    return steps, {o.name: math.prod(sizes_in_memory(o, kernel.capacities)) for o in kernel.operands}
+
+
+def _flat(expr: Expr, steps: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]) -> Expr:
+    def change(e: Expr) -> Expr | None:
+        if not isinstance(e, Load):
+            return None
+        return Load(e.operand, (_flat_index(e.index, steps[e.operand], sizes[e.operand]),))
+
+    return transform(expr, change)
 
 
 def _flat_index(index: tuple[Index, ...], steps: tuple[int, ...], size: int) -> Index:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphc.codegen.analysis import (
+    flat_loads,
     flatten,
-    kernel_loads,
     kernel_stores,
     largest_extent,
     reads_own_element_only,
@@ -120,10 +120,7 @@ class Estimate:
         self.stores = [_access(s.operand, s.index) for s in kernel_stores(kernel)]
         self.contractions = list(contractions(flat))
         self.columns = [columns_possible(flat, c) for c in self.contractions]
-        by_index = {
-            flat_load: _access(load.operand, load.index)
-            for flat_load, load in zip(kernel_loads(flat), kernel_loads(kernel), strict=True)
-        }
+        by_index = {flat_load: _access(load.operand, load.index) for load, flat_load in flat_loads(kernel).items()}
         self.factors = [
             [[by_index[load] for f in side for load in loads(f)] for side in zip(*c.factors, strict=True)]
             for c in self.contractions

@@ -175,3 +175,13 @@ def test_reductions_walk_forwards(build: Callable[..., Any]) -> None:
     np.testing.assert_allclose(found["d"], interpret.run(kernel, given, {"N": 16})["d"], rtol=1e-4, atol=1e-5)
     pooling = parse_kernel(f"kernel k {FORMS['pooling']}")
     assert ascending(pooling) == pooling
+
+
+def test_loads_that_are_one_element_in_memory() -> None:
+    """Where an axis has one point, x[i] and x[0] are the same: a product of a 1x1 matrix with itself."""
+    x = gc.input("x", (1, 1, 1, 1))
+    y = gc.matmul(x, x, transpose_b=True)
+    loss = gc.mean(-y)
+    program = gc.compile([x], [gc.grad(loss, y), gc.grad(loss, x)], cache=False)
+    by_y, by_x = program(np.full((1, 1, 1, 1), 3, np.float32))
+    assert by_y.item() == -1 and by_x.item() == -6
