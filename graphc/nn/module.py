@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.dsl import origin
 from graphc.dsl.variables import Param, State, Variable
-from graphc.errors import StateError
+from graphc.errors import DefinitionError, StateError
 from graphc.interop.safetensors import load_arrays, save_arrays
 from graphc.optim.optimizer import Optimizer
 from graphc.program import Program
@@ -54,10 +54,10 @@ class Module:
         return module
 
     def forward(self, *inputs: Any) -> Any:
-        """The outputs, symbols, for input symbols. Every module defines this."""
+        """The outputs, symbols, for input symbols. Every module defines this, else DefinitionError."""
         name = type(self).__name__
         advice = "give it a method `def forward(self, x)` that returns the outputs of input symbols"
-        raise NotImplementedError(f"the module {name} does not define forward; {advice}")
+        raise DefinitionError(f"the module {name} does not define forward; {advice}")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Trace `forward` on symbols."""

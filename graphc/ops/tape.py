@@ -15,6 +15,7 @@ the work, as it does for functions of a user's own and for unusual attributes.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -31,16 +32,16 @@ FILE = FOLDER / "tapes.txt"
 SOURCES = ("activations.py", "elementwise.py", "maps.py", "rounding.py", "scalar.py", "transcendental.py")
 
 
-class Target(Generic[T]):
+class Target(ABC, Generic[T]):
     """What an expression is printed to: how a constant and the application of a primitive are written there."""
 
+    @abstractmethod
     def constant(self, value: float) -> T:
         """A number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, primitive: str, args: Sequence[T]) -> T:
         """A primitive of the kernel language (`add`, `mul`, `exp`, ...) applied to arguments."""
-        raise NotImplementedError
 
     def has(self, primitive: str) -> bool:
         """Whether a function that is no kernel primitive, such as `relu`, can be applied here as it is."""

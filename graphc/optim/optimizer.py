@@ -10,7 +10,7 @@ import numpy as np
 from graphc.dsl.symbol import Symbol
 from graphc.dsl.transforms import gradients_of
 from graphc.dsl.variables import Param, State, Variable, state
-from graphc.errors import AttributeValueError
+from graphc.errors import AttributeValueError, DefinitionError
 
 UNUSED = "use the layer in forward, or remove the attribute (in a loop of your own: leave it out of the parameters)"
 
@@ -61,8 +61,9 @@ class Optimizer:
         return found | self.shared_updates() if found else found
 
     def step(self, parameter: Param, gradient: Symbol) -> dict[Variable, Symbol]:
-        """The new values of one parameter and of its slots. Every optimiser defines this."""
-        raise NotImplementedError
+        """The new values of one parameter and of its slots. Every optimiser defines this, else DefinitionError."""
+        raise DefinitionError(f"the optimiser {type(self).__name__} does not define step; give it a method "
+                              "`def step(self, parameter, gradient)` that returns {parameter: its new value}")
 
     def shared_updates(self) -> dict[Variable, Symbol]:
         """The new values of state that belongs to no one parameter, such as a count of steps."""

@@ -8,7 +8,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.errors import AttributeValueError, DataError, StateError
+from graphc.errors import AttributeValueError, DataError, DefinitionError, StateError
 
 
 class Block(nn.Module):
@@ -187,7 +187,7 @@ def test_nodes_carry_the_modules_path() -> None:
 
 
 def test_a_module_without_forward_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="ModuleList does not define forward; give it a method `def forward"):
+    with pytest.raises(DefinitionError, match="ModuleList does not define forward; give it a method `def forward"):
         nn.ModuleList()(gc.input("x", (3,)))
 
 

@@ -9,8 +9,9 @@ import graphc as gc
 from graphc import optim
 from graphc.autodiff.expand import expand_derivatives
 from graphc.dsl.collect import collect
-from graphc.errors import AttributeValueError, GradientError
+from graphc.errors import AttributeValueError, DefinitionError, GradientError
 from graphc.interpret import evaluate
+from graphc.optim.optimizer import Optimizer
 
 X = np.random.default_rng(0).normal(size=(6, 3))
 T = X @ np.array([1.0, -2.0, 0.5]) + 0.3
@@ -168,3 +169,12 @@ def test_the_learning_rate_reads_back_as_it_was_set(make) -> None:
     assert optimizer.lr == 0.3 and optimizer.lr_state.value == np.float32(0.3)
     gc.compile([], [], {optimizer.lr_state: optimizer.lr_state * 0.5})()
     assert optimizer.lr == float(np.float32(0.3) / 2)
+
+
+def test_an_optimiser_without_a_step_says_what_to_define() -> None:
+    class Nothing(Optimizer):
+        pass
+
+    w = gc.param("w", (2,))
+    with pytest.raises(DefinitionError, match=r"Nothing does not define step; give it a method"):
+        Nothing(0.1).updates(gc.sum(w * w), [w])
