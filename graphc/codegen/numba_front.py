@@ -58,7 +58,7 @@ def lower(function: Callable[..., Any], symbol: str) -> ir.Module:
     try:
         with global_compiler_lock:  # Numba's contexts are not thread-safe
             return _lowered(function, symbol)
-    except (NumbaError, NotImplementedError) as error:  # the latter: what kernels do not load of Numba
+    except (NumbaError, NotImplementedError) as error:  # Numba raises the latter for types whose lowering is not loaded
         raise CompileError(str(error)) from error
 
 
