@@ -7,8 +7,12 @@ override it, and it prints with the kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from graphc.errors import InputError
 
 KINDS = ("scalar", "vector", "transposed", "outer", "dot")
+_FIELDS = {"vector": "vector_axis", "tile": "tile", "block": "blocks", "order": "order", "parallel": "parallel"}
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,27 @@ class Schedule:
         if self.parallel:
             parts.append(f"parallel {self.parallel}")
         return "; ".join(parts)
+
+
+def parse_schedule(text: str) -> Schedule:
+    """The schedule whose `str` is `text`. Raises InputError, naming the part that says nothing known."""
+    kind, *parts = text.strip().split("; ")
+    if kind not in KINDS:
+        raise InputError(f"schedule {text!r} starts with {kind!r}; a schedule is {', '.join(KINDS)}")
+    fields: dict[str, Any] = {}
+    for part in parts:
+        label, *words = part.split()
+        if label not in _FIELDS or not words or _FIELDS[label] in fields:
+            raise InputError(f"schedule {text!r}: {part!r} is none of {', '.join(_FIELDS)} and what belongs to it")
+        if label in ("tile", "block"):
+            pairs = [word.rpartition(":")[::2] for word in words]
+            if not all(axis and size.isdecimal() and int(size) > 0 for axis, size in pairs):
+                raise InputError(f"schedule {text!r}: {part!r} needs sizes such as i:8")
+            fields[_FIELDS[label]] = tuple((axis, int(size)) for axis, size in pairs)
+        elif label == "order":
+            fields["order"] = tuple(words)
+        elif len(words) == 1:
+            fields[_FIELDS[label]] = words[0]
+        else:
+            raise InputError(f"schedule {text!r}: {part!r} names more than one axis")
+    return Schedule(kind, **fields)
