@@ -250,7 +250,7 @@ class Program:
             tell(self, os.environ)
 
     def _executable_of(self, image: ProgramImage) -> Executable:
-        owners = {buffer: self._variables[image.extra["variables"][buffer]] for buffer in image.plan.variables}
+        owners = {buffer: self._variables[image.extra["variables"][buffer]].elements for buffer in image.plan.variables}
         return Executable(image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads)
 
     @cached_property

@@ -26,7 +26,7 @@ from graphc.dsl.initialisers import Array, Initialiser
 from graphc.dsl.origin import here
 from graphc.dsl.symbol import Symbol
 from graphc.errors import InputError, MemoryLimitError, ShapeError, StateError
-from graphc.ir.buffers import aligned_copy, aligned_empty
+from graphc.ir.buffers import Elements, aligned_copy, aligned_empty
 from graphc.ir.dims import Poly, as_dim, format_shape
 from graphc.ir.graph import Origin, Value
 from graphc.ir.types import DType, TensorType, as_dtype
@@ -63,12 +63,13 @@ class Input(Symbol):
 class Variable(Symbol):
     """A tensor that lives between calls: `Param` or `State`.
 
-    `array` is the live memory, the same NumPy array for life; `value` is a read-only copy, and assigning to it checks
-    shape and dtype and raises `version`, by which programs that keep a packed copy notice. The elements are initialised
-    when first asked for, from `seed` (0 if None) and a key; see the module docstring. Variables can be pickled.
+    `value` is a read-only copy, and assigning to it checks shape and dtype; `array` shows the live elements, read-only
+    too, the same NumPy array for life. All that writes raises `version`, by which programs that keep something computed
+    from the elements (packed copies) notice. The elements are initialised when first asked for, from `seed` (0 if None)
+    and a key; see the module docstring. Variables can be pickled.
     """
 
-    __slots__ = ("name", "automatic_name", "seed", "version", "_initialiser", "_initial_key", "_number", "_array")
+    __slots__ = ("name", "automatic_name", "seed", "_initialiser", "_initial_key", "_number", "_elements", "_array")
 
     def __init__(self, name: str, type_: TensorType, initialiser: Initialiser, seed: int | None = None) -> None:
         _check_name(name)
@@ -80,10 +81,10 @@ class Variable(Symbol):
         self.name = name
         self.automatic_name = False
         self.seed = seed
-        self.version = 0
         self._initialiser = initialiser
         self._initial_key = (0, name)
         self._number: int | None = None
+        self._elements: Elements | None = None
         self._array: Array | None = None
         super().__init__(Leaf(type_, name=name, owner=self, declared=here()))
 
@@ -100,15 +101,27 @@ class Variable(Symbol):
     @property
     def initialised(self) -> bool:
         """Whether the elements exist; from then on `seed` and `name` have no influence on them."""
-        return self._array is not None
+        return self._elements is not None
+
+    @property
+    def elements(self) -> Elements:
+        """The memory that programs read and write, and the count of its changes; for who writes there, see there."""
+        if self._elements is None:
+            self.initialise()
+        assert self._elements is not None
+        return self._elements
 
     @property
     def array(self) -> Array:
-        """The live elements, C-contiguous and 64-byte aligned; whoever writes to them adds 1 to `version`."""
+        """The live elements, C-contiguous and 64-byte aligned; read-only, because programs must notice every write."""
         if self._array is None:
-            self.initialise()
-        assert self._array is not None
+            self._array = self.elements.view()
         return self._array
+
+    @property
+    def version(self) -> int:
+        """How often the elements were written, by programs and by assignment, since they had their first values."""
+        return 0 if self._elements is None else self._elements.version
 
     @property
     def value(self) -> Array:
@@ -123,32 +136,31 @@ class Variable(Symbol):
     @value.setter
     def value(self, new: Any) -> None:
         checked = self.checked(new)
-        if self._array is None:
-            self._array = self._allocated()
-        self._array[...] = checked
-        self.version += 1
+        if self._elements is None:
+            self._elements = Elements(self._allocated())
+        self._elements.write(checked)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
         """Another variable with the same elements, in memory of its own (a plain copy would not be aligned)."""
         other = type(self)(self.name, self.type, self._initialiser, self.seed)
         other.automatic_name, other._initial_key, other._number = self.automatic_name, self._initial_key, self._number
-        if self._array is not None:
-            other._array = aligned_empty(self.static_shape, self.dtype)
-            other._array[...] = self._array
+        if self._elements is not None:
+            other._elements = Elements(aligned_copy(self._elements.array))
         memo[id(self)] = other
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what the variable is made of; the elements get aligned memory again."""
         made = (type(self), self.name, self.type, self._initialiser, self.seed)
-        return _restored, (*made, self.automatic_name, self.version, self._initial_key, self._number, self._array)
+        array = None if self._elements is None else self._elements.array
+        return _restored, (*made, self.automatic_name, self.version, self._initial_key, self._number, array)
 
     def initialise(self, seed: int | None = None, rooted: bool = False) -> None:
         """Give the elements their initial values, unless they have values; `seed` counts if the variable has none.
 
         `rooted` says that `name` is the whole path in a model, also if it is that of no module below another.
         """
-        if self._array is not None:
+        if self._elements is not None:
             return
         if self.seed is None:
             self.seed = 0 if seed is None else seed
@@ -156,7 +168,7 @@ class Variable(Symbol):
         self._initial_key = (self.seed, f"{self.name}#{self._number}" if numbered else self.name)
         array = self._allocated()
         array[...] = self._initial()
-        self._array = array
+        self._elements = Elements(array)
 
     def _allocated(self) -> Array:
         try:
@@ -166,7 +178,7 @@ class Variable(Symbol):
 
     def reset(self) -> None:
         """Write the initial values again, into the same memory."""
-        if self._array is None:
+        if self._elements is None:
             self.initialise()
         else:
             self.value = self._initial()
@@ -258,9 +270,9 @@ def _restored(
 ) -> Variable:
     """The variable that was pickled. The number is not drawn anew: a copy starts as the original would have."""
     variable = kind(name, type_, initialiser, seed)
-    variable.automatic_name, variable.version = automatic_name, version
+    variable.automatic_name = automatic_name
     variable._initial_key, variable._number = initial_key, number
-    variable._array = None if array is None else aligned_copy(array)
+    variable._elements = None if array is None else Elements(aligned_copy(array), version)
     return variable
 
 

@@ -6,6 +6,7 @@ an operand. Whoever owns an operand's memory allocates it here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import re
@@ -39,6 +40,42 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     copy = aligned_empty(array.shape, array.dtype)
     np.copyto(copy, array)
     return copy
+
+
+class Elements:
+    """The elements of a variable, which programs share, and a count of their changes.
+
+    `array` is writable memory as `aligned_empty` gives it, the same for life. Whoever writes to it from Python calls
+    `changed` afterwards. Programs count their own updates, natively, in `changes[0]`, each step one; `changes[1]` is
+    Python's, so neither ever loses a count of the other. A program that keeps something computed from the elements
+    compares both with what they were.
+    """
+
+    __slots__ = ("array", "changes", "_numbers")
+
+    def __init__(self, array: np.ndarray, version: int = 0) -> None:
+        self.array = array
+        self.changes = aligned_zeros((2,), "i64")
+        self.changes[0] = version
+        self._numbers = itertools.count(1)  # no number is given twice, also if two threads write
+
+    @property
+    def version(self) -> int:
+        """How often the elements were written since they had their first values."""
+        return int(self.changes.sum())
+
+    def changed(self) -> None:
+        """Count a change; called after it, so that what is computed from half of it is known to be stale."""
+        self.changes[1] = next(self._numbers)
+
+    def write(self, values: Any) -> None:
+        """Write all elements."""
+        self.array[...] = values
+        self.changed()
+
+    def view(self) -> np.ndarray:
+        """The live elements as an array that cannot be written, and cannot be made so."""
+        return np.asarray(self.array.data.toreadonly())
 
 
 def format_bytes(nbytes: int) -> str:

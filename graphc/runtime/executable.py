@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import InputError, MemoryLimitError, StateError, VerifyError
-from graphc.ir.buffers import address, aligned_copy, aligned_zeros, format_bytes
+from graphc.ir.buffers import Elements, address, aligned_copy, aligned_zeros, format_bytes
 from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
@@ -27,7 +27,7 @@ from graphc.runtime.driver import PLACE, control_block, driver, job_list
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
 from graphc.runtime.pace import Pace
-from graphc.runtime.state import Variable, check_variable
+from graphc.runtime.state import check_variable
 from graphc.runtime.table import Copy, Table, build
 from graphc.runtime.threads import STEPS, team
 
@@ -51,9 +51,9 @@ class _Binding:
 class Executable:
     """Runs `plan` with the machine code `objects` (kernel symbol -> object file).
 
-    `variables` maps the names in `plan.variables` to their owners, whose `array` must stay the same memory;
-    `constants` maps the names in `plan.constants` to arrays. Results are read after the updates. Steps called from
-    several Python threads take turns, whatever the executable: executables may share variables.
+    `variables` maps the names in `plan.variables` to their elements, whose changes it counts; `constants` maps the
+    names in `plan.constants` to arrays. Results are read after the updates. Steps called from several Python threads
+    take turns, whatever the executable: executables may share variables.
     `threads` is how many threads may walk the table. No bit of a result depends on it; steps with little work, and
     steps on a machine whose cores are taken, run on one.
 
@@ -61,7 +61,7 @@ class Executable:
     CompileError for machine code that cannot be loaded, MemoryLimitError where there is no room for the arena.
     """
 
-    def __init__(self, plan: Plan, objects: Mapping[str, bytes], variables: Mapping[str, Variable],
+    def __init__(self, plan: Plan, objects: Mapping[str, bytes], variables: Mapping[str, Elements],
                  constants: Mapping[str, np.ndarray], seed: int, *, threads: int = 1) -> None:
         if not 0 <= seed < 2**63:
             raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
@@ -77,14 +77,14 @@ class Executable:
         self._variables = [self._variable(name, variables) for name in plan.variables]
         self._constants = [self._constant(name, constants) for name in plan.constants]
         self._memory = {buffer.name: self._memory_of(buffer) for buffer in plan.buffers}
+        changed = dict.fromkeys((*plan.written, *(update.target for update in plan.updates)))
+        self.changed = [self._owner(name) for name in changed]
         self.code = load({call.kernel: _object(plan, call.kernel, objects) for call in plan.calls()})
         self.table = self._table()
         self._places = self._input_places()
         self._names = [spec.name for spec in self.specs]
         self._bindings: dict[tuple[Shape, ...], _Binding] = {}
         self._bound: _Binding | None = None
-        changed = dict.fromkeys((*plan.written, *(update.target for update in plan.updates)))
-        self.changed = [self._owner(name) for name in changed]
         self._tables = [self.table]  # one a thread, as threads are first used
         self._jobs: dict[int, np.ndarray] = {}
         self._run = driver().run
@@ -137,16 +137,12 @@ class Executable:
                 region[...] = value
             else:
                 place.fill(value, region)
-        try:
-            if threads:
-                self._run(*self._arguments(team().hire(threads)))
-            elif binding.pace is None:
-                self._run(*self._run_arguments[1])
-            else:
-                self._run_in_turn(binding.pace)
-        finally:  # a KeyboardInterrupt arrives here, after the step
-            for variable in self.changed:
-                variable.version += 1
+        if threads:
+            self._run(*self._arguments(team().hire(threads)))
+        elif binding.pace is None:
+            self._run(*self._run_arguments[1])
+        else:
+            self._run_in_turn(binding.pace)
         return [result.copy() for result in binding.results]
 
     def _run_in_turn(self, pace: Pace) -> None:
@@ -193,14 +189,14 @@ class Executable:
 
     # -- made once -------------------------------------------------------------------------------------------
 
-    def _owner(self, name: str) -> Variable:
-        """The variable whose memory the buffer `name` is."""
+    def _owner(self, name: str) -> Elements:
+        """The elements whose memory the buffer `name` is."""
         buffer = self._buffers[name]
         if buffer.region != "variable":
             raise VerifyError(f"plan {self.plan.name}: {name!r} is updated, but lies in the {buffer.region}")
         return self._variables[buffer.offset]
 
-    def _variable(self, name: str, variables: Mapping[str, Variable]) -> Variable:
+    def _variable(self, name: str, variables: Mapping[str, Elements]) -> Elements:
         if name not in variables:
             raise VerifyError(f"plan {self.plan.name} needs the variable {name!r}, which was not given")
         check_variable(self.plan.name, self._buffers[name], variables[name].array)
@@ -240,8 +236,9 @@ class Executable:
                 raise VerifyError(f"plan {self.plan.name}: {update} must copy from a buffer of the same type that is "
                                   "no target itself")
             copies.append(Copy(addresses[update.target], addresses[update.source], target.nbytes))
-        step_cell = address(self._rng) + self._rng.itemsize
-        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), step_cell=step_cell)
+        counters = [address(elements.changes) for elements in self.changed]
+        counters.append(address(self._rng) + self._rng.itemsize)
+        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), counters=counters)
 
     def _input_places(self) -> list[InputPlace]:
         outside = driver().outside

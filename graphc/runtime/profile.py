@@ -58,8 +58,7 @@ def profile(executable: Executable, inputs: Mapping[str, Any], *, repeats: int =
             executable.control[TIMES] = 0
             executable.steps = steps
             for variable, array in zip(executable.changed, saved, strict=True):
-                variable.array[...] = array
-                variable.version += 1
+                variable.write(array)
     seconds, best = np.median(nanoseconds, axis=0) * 1e-9, nanoseconds.min(axis=0) * 1e-9
     return [KernelTime(call.kernel, call.operands, int(times[0, row, 0]), float(s), float(b),
                        threads if call.shared else 1)

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from graphc.errors import StateError
 from graphc.ir.buffers import is_aligned
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Buffer
-
-
-class Variable(Protocol):
-    """What a program needs of a variable.
-
-    `array` is in memory as `graphc.ir.buffers.aligned_empty` gives it, the same memory for life. `version` grows
-    whenever a program may have changed the values, so that packed copies know when they are stale.
-    """
-
-    version: int
-
-    @property
-    def array(self) -> np.ndarray:
-        """The live elements."""
 
 
 def check_variable(program: str, buffer: Buffer, array: np.ndarray) -> None:

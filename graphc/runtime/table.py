@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -147,11 +147,11 @@ class _Builder:
 
 
 def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *,
-          after: tuple[Copy, ...] = (), step_cell: int = 0) -> Table:
+          after: tuple[Copy, ...] = (), counters: Sequence[int] = ()) -> Table:
     """The table of `plan`, for kernels at `functions` (symbol -> address) and `buffers` (name -> address).
 
-    Copies `after` the kernels become rows of their own; `step_cell` is the address of a counter that grows by one a
-    step, or 0. Raises VerifyError when the plan names what is not there.
+    Copies `after` the kernels become rows of their own; `counters` are addresses of what grows by one each step.
+    Raises VerifyError when the plan names what is not there.
     """
     entries = list(walk(plan.entries))
     loops = [entry for entry in entries if isinstance(entry, Loop | While)]
@@ -166,8 +166,7 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     builder.entries(plan.entries, _Scope(extents))
     if after:  # thread 0 copies; the plan's entries end with a barrier if others must have finished
         builder.rows += [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in after]
-    if step_cell:
-        builder.rows.append((driver.ADD, step_cell, 1))
+    builder.rows += [(driver.ADD, cell, 1) for cell in counters]
     rows = aligned_zeros((len(builder.rows), driver.ROW), "i64")
     for place, row in enumerate(builder.rows):
         rows[place, : len(row)] = row

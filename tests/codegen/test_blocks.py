@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from graphc.codegen.build import Build, build
 from graphc.codegen.memory import Signature
 from graphc.errors import InputError
 from graphc.interpret import evaluate
-from graphc.ir.buffers import aligned_zeros
+from graphc.ir.buffers import Elements, aligned_zeros
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType, tensor
@@ -80,14 +79,6 @@ def sample(inputs: Sequence[Value], seed: int = 0, **sizes: int) -> dict[str, np
     return arrays
 
 
-@dataclass
-class Owner:
-    """A variable."""
-
-    array: np.ndarray
-    version: int = 0
-
-
 class Compiled:
     """A graph compiled, with the arrays that it was run on."""
 
@@ -104,7 +95,7 @@ class Compiled:
         self.plan = self.build.plan
         objects = {k.symbol: k.machine_code for k in self.build.kernels.values()}
         types = {v.name: v.type for v in inputs}
-        self.variables = {name: Owner(aligned_zeros(types[name].shape, types[name].dtype)) for name in updated}
+        self.variables = {name: Elements(aligned_zeros(types[name].shape, types[name].dtype)) for name in updated}
         owners = {buffer: self.variables[name] for buffer, name in self.build.variables.items()}
         self.run = Executable(self.plan, objects, owners, self.build.constants, 0)
 
@@ -596,7 +587,7 @@ def test_random_loops_that_update_variables(seed: int) -> None:
     made = Compiled([*outputs, *news.values()], inputs, updated=tuple(news))
     arrays = sample(inputs, seed)
     for name, owner in made.variables.items():
-        owner.array[...] = arrays[name]
+        owner.write(arrays[name])
     for _ in range(2):
         expected = evaluate(made.graph, arrays)
         found = made.run({name: array for name, array in arrays.items() if name not in news})

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.codegen.build import Build, build
 from graphc.codegen.memory import Signature
-from graphc.ir.buffers import aligned_copy
+from graphc.ir.buffers import Elements, aligned_copy
 from graphc.ir.graph import Graph, Value
 from graphc.ir.text import parse, print_graph
 from graphc.kernel.text import parse_kernel
@@ -96,14 +96,6 @@ def _deviation(output: Value, runs: Runs, found: np.ndarray) -> str:
     return f"{len(wrong)} of {exact.size} elements differ, {first}"
 
 
-@dataclass(eq=False)
-class Owner:
-    """The elements of a variable."""
-
-    array: np.ndarray
-    version: int = 0
-
-
 class Compiled:
     """The program of a case; a call runs it from the case's arrays, in memory full of rubbish."""
 
@@ -114,7 +106,7 @@ class Compiled:
         self.built: Build = build(case.graph, signature, case.capacities, without=without, check=True)
         for kernel in self.built.kernels.values():
             verify(parse_kernel(kernel.form_text))
-        self.owners = {name: Owner(aligned_copy(case.arrays[name])) for name in case.variables}
+        self.owners = {name: Elements(aligned_copy(case.arrays[name])) for name in case.variables}
         plan, built = self.built.plan, self.built
         owners = {buffer: self.owners[built.variables[buffer]] for buffer in plan.variables}
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
@@ -125,7 +117,7 @@ class Compiled:
         """Results, then the updated variables."""
         case, rows = self.case, self.case.rows(count)
         for name, owner in self.owners.items():
-            owner.array[...] = case.arrays[name]
+            owner.write(case.arrays[name])
         self.executable._arena[...] = 0xFF  # NaN and -1: what is read must have been written in this very step
         if RNG in rows:
             self.executable.steps = int(rows[RNG][1])

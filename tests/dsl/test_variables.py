@@ -22,6 +22,35 @@ def test_a_parameter_owns_aligned_memory_for_life() -> None:
     assert w.array is array and array[2, 4] != 14
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (), (0, 3)])
+def test_the_live_elements_cannot_be_written_unnoticed(shape: tuple[int, ...]) -> None:
+    w = gc.param("w", shape, init=1.0)
+    for array in (w.array, w.array.reshape(-1), w.array[...]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 2
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+    assert w.array.shape == shape and (w.value == 1).all() and w.version == 0
+
+
+def test_every_write_is_counted() -> None:
+    w = gc.param("w", (2,), init=1.0)
+    assert w.version == 0 and not w.initialised
+    w.initialise()
+    assert w.version == 0
+    w.value = [2, 3]
+    w.reset()
+    w.elements.write(5)
+    assert w.version == 3 and w.array.tolist() == [5, 5]
+    step = gc.compile([], [w.sum()], updates={w: w + 1}, cache=False)
+    for _ in range(2):
+        step()
+    assert w.version == 5 and w.array.tolist() == [7, 7]
+    step.profile(repeats=2)  # puts the elements back
+    assert w.version == 10 and w.array.tolist() == [7, 7]
+    assert gc.param("v", (2,)).version == 0
+
+
 def test_value_is_a_copy_and_assignment_counts_versions() -> None:
     w = gc.param("w", (2,), init=[1.0, 2.0])
     copied = w.value

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graphc.ir.buffers import aligned_copy
+from graphc.ir.buffers import Elements, aligned_copy
 from graphc.runtime.executable import Executable
 from graphc.runtime.loader import assemble
 
@@ -94,14 +93,6 @@ TEXTS = {"double": DOUBLE, "mean": MEAN, "subtract": SUBTRACT, "spin": SPIN, "ad
          "index": INDEX, "below": BELOW, "thread": THREAD, "nothing": "", "exp": EXP}
 
 
-@dataclass
-class Variable:
-    """What the runtime asks of a variable."""
-
-    array: np.ndarray
-    version: int = field(default=0)
-
-
 @pytest.fixture(scope="session")
 def objects() -> dict[str, bytes]:
     """Object files by kernel symbol."""
@@ -111,9 +102,9 @@ def objects() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def variable() -> Callable[[Any, str], Variable]:
+def variable() -> Callable[[Any, str], Elements]:
     """Makes a variable from an array-like and a dtype."""
-    return lambda values, dtype: Variable(aligned_copy(np.array(values, dtype)))
+    return lambda values, dtype: Elements(aligned_copy(np.array(values, dtype)))
 
 
 @pytest.fixture

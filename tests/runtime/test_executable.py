@@ -188,7 +188,7 @@ def test_two_programs_share_a_variable(executable: Make, owners: dict[str, Any])
     for _ in range(3):
         w, _ = train({"g": np.ones(4)})
         np.testing.assert_array_equal(predict({})[0], w)
-    owners["w"].array[...] = 5  # as an assignment to the parameter does
+    owners["w"].write(5)  # as an assignment to the parameter does
     np.testing.assert_array_equal(predict({})[0], 5)
     np.testing.assert_array_equal(train({"g": np.ones(4)})[0], 4)
 

@@ -24,12 +24,11 @@ PLAN = Plan(
 )
 CHILD = """
 import sys
-from types import SimpleNamespace
-from graphc.ir.buffers import aligned_zeros
+from graphc.ir.buffers import Elements, aligned_zeros
 from graphc.runtime.cache import default_cache
 from graphc.runtime.executable import Executable
 image = default_cache().load(sys.argv[1])
-owners = {name: SimpleNamespace(array=aligned_zeros((), "i64"), version=0) for name in image.plan.variables}
+owners = {name: Elements(aligned_zeros((), "i64")) for name in image.plan.variables}
 step = Executable(image.plan, image.objects, owners, {}, 0)
 for turn in range(5):
     try:

@@ -174,13 +174,12 @@ def test_steps_of_several_python_threads_take_turns(make: Callable[..., Executab
 KEY = "0" * 64
 BEGIN = """
 import os, signal, sys, threading, time
-from types import SimpleNamespace
-from graphc.ir.buffers import aligned_zeros
+from graphc.ir.buffers import Elements, aligned_zeros
 from graphc.runtime.cache import default_cache
 from graphc.runtime.executable import Executable
 from graphc.runtime.threads import team
 image = default_cache().load(sys.argv[1])
-n = SimpleNamespace(array=aligned_zeros((2,), "i64"), version=0)
+n = Elements(aligned_zeros((2,), "i64"))
 program = Executable(image.plan, image.objects, {"n": n}, {}, 0, threads=3)
 def step(threads=3):
     with program.lock:
