@@ -32,6 +32,7 @@ LAYERS = (
     ("passes",),
     ("codegen",),
     ("runtime",),
+    ("tuning",),
     ("program",),
     ("nn", "optim", "data", "train", "models"),
     ("inspect",),

@@ -23,7 +23,7 @@ from graphc.codegen.analysis import (
 from graphc.codegen.clips import clips
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
-from graphc.codegen.tiles import Stream, best_dot, best_outer
+from graphc.codegen.tiles import Choice, Stream, dot_tiles, outer_tiles
 from graphc.ir.dims import evaluate
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
 from graphc.kernel.form import Axis, Kernel
@@ -66,32 +66,89 @@ def contraction_schedule(kernel: Kernel, host: Host) -> Schedule | None:
 
 def best_plan(kernel: Kernel, host: Host, *, cut: bool) -> Plan | None:
     """The cheapest way of running a flat kernel as a contraction, if it is one. `cut`: its reduction may be split."""
-    found = []
-    for c in contractions(kernel):
-        if _contiguous(kernel, c):
-            found.append(outer_plan(kernel, c, host))
-        axis = next((a for a in kernel.stages[0].reduce if _steps_by_one(c, a)), None)
-        if axis is not None and dot_possible(kernel, c, axis):
-            found.append(dot_plan(kernel, c, axis, host, cut=cut))
+    found = (cheapest(way) for way in ways(kernel, host, cut=cut))
     return min(found, key=lambda plan: round(plan.cost, 3), default=None)
 
 
-def outer_plan(kernel: Kernel, c: Contraction, host: Host) -> Plan:
-    """Lanes along the columns, which the factors must be contiguous along."""
-    extent, twice = capacity(c.columns, kernel.capacities) or 1, is_idempotent(kernel)
-    # What needs the index of the row is written once for each row.
-    most = ROWS_ONE_BY_ONE if uses_index(kernel.stages[0], c.rows.name) else 24
-    cost, rows, vectors = best_outer(
-        lambda size: _cover(kernel, c.rows, size, twice),
-        lambda size: _cover_vectors(extent, size, host.lanes, twice),
-        (min(most, capacity(c.rows, kernel.capacities) or 1), min(8, max(1, -(-extent // host.lanes)))),
-        _registers(kernel, host),
-        len(c.factors),
-    )
-    tile = ((c.rows.name, rows), (c.columns.name, vectors * host.lanes))
-    cost *= CLIPPED if clips(kernel, c.columns.name) else 1.0
-    cost *= _outside(kernel, c) * _reduced(kernel) * len(c.factors)
-    return Plan(cost, Schedule("outer", c.columns.name, tile, _outer_order(kernel, c)), c)
+def cheapest(way: Outer | Dot) -> Plan:
+    """A way of running a contraction with its cheapest tile."""
+    return way.plan(min(way.tiles(), key=lambda choice: choice.rank), way.order())
+
+
+def ways(kernel: Kernel, host: Host, *, cut: bool) -> Iterator[Outer | Dot]:
+    """Every way of running a flat kernel as a contraction, but for tiles and orders."""
+    for c in contractions(kernel):
+        if _contiguous(kernel, c):
+            yield Outer(kernel, c, host)
+        axis = next((a for a in kernel.stages[0].reduce if _steps_by_one(c, a)), None)
+        if axis is not None and dot_possible(kernel, c, axis):
+            yield Dot(kernel, c, axis, host, cut=cut)
+
+
+class Outer:
+    """A contraction with lanes along the columns, which the factors must be contiguous along."""
+
+    def __init__(self, kernel: Kernel, c: Contraction, host: Host) -> None:
+        self.kernel, self.contraction, self.host = kernel, c, host
+        clipped = CLIPPED if clips(kernel, c.columns.name) else 1.0
+        self.steps = clipped * _outside(kernel, c) * _reduced(kernel) * len(c.factors)
+
+    def tiles(self) -> Iterator[Choice]:
+        """The tiles to choose from, with the cycles of one step."""
+        kernel, c, lanes = self.kernel, self.contraction, self.host.lanes
+        extent, twice = capacity(c.columns, kernel.capacities) or 1, is_idempotent(kernel)
+        # What needs the index of the row is written once for each row.
+        most = ROWS_ONE_BY_ONE if uses_index(kernel.stages[0], c.rows.name) else 24
+        return outer_tiles(
+            lambda size: _cover(kernel, c.rows, size, twice),
+            lambda size: _cover_vectors(extent, size, lanes, twice),
+            (min(most, capacity(c.rows, kernel.capacities) or 1), min(8, max(1, -(-extent // lanes)))),
+            _registers(kernel, self.host),
+            len(c.factors),
+        )
+
+    def order(self) -> tuple[str, ...]:
+        """The loops around a tile, as the chooser has them."""
+        return _outer_order(self.kernel, self.contraction)
+
+    def plan(self, choice: Choice, order: tuple[str, ...]) -> Plan:
+        """This way with a tile, and with loops around it."""
+        c = self.contraction
+        tile = ((c.rows.name, choice.rows), (c.columns.name, choice.columns * self.host.lanes))
+        return Plan(choice.cost * self.steps, Schedule("outer", c.columns.name, tile, order), c)
+
+
+class Dot:
+    """A contraction with lanes along a reduce axis, which both factors must be contiguous along."""
+
+    def __init__(self, kernel: Kernel, c: Contraction, axis: Axis, host: Host, *, cut: bool) -> None:
+        self.kernel, self.contraction, self.axis, self.host = kernel, c, axis, host
+        self.streams = Streams(kernel, c, axis, host, cut)
+
+    def tiles(self) -> Iterator[Choice]:
+        """The tiles to choose from, with the cycles of all rows and columns."""
+        kernel, c, twice = self.kernel, self.contraction, is_idempotent(self.kernel)
+        return dot_tiles(
+            lambda size: _cover(kernel, c.rows, size, twice),
+            lambda size: _cover(kernel, c.columns, size, twice),
+            (capacity(c.rows, kernel.capacities) or 1, capacity(c.columns, kernel.capacities) or 1),
+            _registers(kernel, self.host),
+            self.streams.options,
+        )
+
+    def order(self) -> tuple[str, ...]:
+        """The loops around a tile, as the chooser has them."""
+        return dot_order(self.kernel, self.contraction)
+
+    def plan(self, choice: Choice, order: tuple[str, ...]) -> Plan:
+        """This way with a tile and a stream of operands, and with loops around it."""
+        c, axis, streams, stream = self.contraction, self.axis.name, self.streams, choice.stream
+        assert stream is not None
+        tile = ((c.rows.name, choice.rows), (c.columns.name, choice.columns), (axis, self.host.lanes))
+        split = streams.split_of(stream)
+        pieces = streams.reduced / stream.steps if split else 1.0
+        cost = choice.cost * _outside(self.kernel, c) * pieces
+        return Plan(cost, Schedule("dot", axis, tile, order), c, split)
 
 
 def _registers(kernel: Kernel, host: Host) -> int:
@@ -111,23 +168,6 @@ def _outer_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
     if sum(size for name, size in sizes.items() if name not in factors) > 2 * sum(sizes[name] for name in factors):
         pair = pair[::-1]  # an update of long rows: memory is walked in order
     return (*(name for name in others if name not in inner), *pair, *inner)
-
-
-def dot_plan(kernel: Kernel, c: Contraction, axis: Axis, host: Host, *, cut: bool) -> Plan:
-    """Lanes along a reduce axis, which both factors must be contiguous along."""
-    twice = is_idempotent(kernel)
-    streams = Streams(kernel, c, axis, host, cut)
-    cost, rows, columns, stream = best_dot(
-        lambda size: _cover(kernel, c.rows, size, twice),
-        lambda size: _cover(kernel, c.columns, size, twice),
-        (capacity(c.rows, kernel.capacities) or 1, capacity(c.columns, kernel.capacities) or 1),
-        _registers(kernel, host),
-        streams.options,
-    )
-    tile = ((c.rows.name, rows), (c.columns.name, columns), (axis.name, host.lanes))
-    split = streams.split_of(stream)
-    pieces = streams.reduced / stream.steps if split else 1.0
-    return Plan(cost * _outside(kernel, c) * pieces, Schedule("dot", axis.name, tile, dot_order(kernel, c)), c, split)
 
 
 def dot_order(kernel: Kernel, c: Contraction) -> tuple[str, ...]:

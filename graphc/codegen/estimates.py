@@ -20,11 +20,12 @@ from graphc.codegen.analysis import (
 )
 from graphc.codegen.contraction import (
     Contraction,
+    Dot,
+    Outer,
+    cheapest,
     columns_possible,
     contractions,
-    dot_plan,
     dot_possible,
-    outer_plan,
 )
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import (
@@ -154,13 +155,13 @@ class Estimate:
 
     def _outer_cost(self, number: int) -> float:
         if number not in self._outer:
-            self._outer[number] = outer_plan(self.flat, self.contractions[number], self.host).cost
+            self._outer[number] = cheapest(Outer(self.flat, self.contractions[number], self.host)).cost
         return self._outer[number]
 
     def _dot_cost(self, number: int, c: Contraction, axis: Axis) -> float:
         if (number, axis.name) not in self._dot:
             possible = dot_possible(self.flat, c, axis)
-            cost = dot_plan(self.flat, c, axis, self.host, cut=True).cost if possible else math.inf
+            cost = cheapest(Dot(self.flat, c, axis, self.host, cut=True)).cost if possible else math.inf
             self._dot[number, axis.name] = cost
         return self._dot[number, axis.name]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Cover = Callable[[int], Iterable[tuple[int, int]]]  # tile size -> (number, size) of the tiles that cover an axis
 
@@ -36,6 +37,23 @@ class Stream:
     clipped: bool = False
 
 
+class Choice(NamedTuple):
+    """A register tile with its estimated cost. columns: vectors of an outer product, elements of a dot product.
+
+    rank: the better of two choices has the smaller one; among tiles of one cost a matter of taste.
+    """
+
+    cost: float
+    taste: tuple[int, int, int]
+    rows: int
+    columns: int
+    stream: Stream | None = None
+
+    @property
+    def rank(self) -> tuple[float, tuple[int, int, int]]:
+        return self.cost, self.taste
+
+
 def fits_outer(rows: int, vectors: int, registers: int) -> bool:
     """True if the sums, a row of columns and a factor fit the registers without spilling."""
     return rows * vectors <= registers * 3 // 4 and rows * vectors + vectors + 2 <= registers
@@ -57,23 +75,20 @@ def outer_speed(rows: int, vectors: int, products: int = 1) -> float:
     return crowded * min(1.0, sums / LATENCY) * min(1.0, sums / (rows + vectors)) * ROW_REUSE.get(rows, 1.0)
 
 
-def best_outer(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
-               products: int) -> tuple[float, int, int]:  # fmt: skip
-    """(cost, rows, vectors) of the best tile: cycles of one step of the reduction over all rows and columns.
+def outer_tiles(rows: Cover, columns: Cover, most: tuple[int, int], registers: int, products: int) -> Iterator[Choice]:
+    """The tiles worth looking at; costs are cycles of one step of the reduction over all rows and columns.
 
     `most` is how many rows and vectors a tile may have.
     """
     highest, widest = most
     by_row = {r: list(rows(r)) for r in range(1, highest + 1)}
     by_column = {v: list(columns(v)) for v in range(1, widest + 1)}
-    found = []
     for r, v in itertools.product(by_row, by_column):
         small = r * v < registers // 4 and r < highest and v < widest
         if small or not fits_outer(r, v, registers):
             continue
         cost = sum(n * m * i * j / outer_speed(i, j, products) / 2 for n, i in by_row[r] for m, j in by_column[v])
-        found.append((round(cost, 6), abs(r * v - 16), abs(v - 2), r, (cost, r, v)))
-    return min(found, key=lambda entry: entry[:4])[4]
+        yield Choice(round(cost, 6), (abs(r * v - 16), abs(v - 2), r), r, v)
 
 
 def dot_step(rows: int, columns: int, stream: Stream) -> float:
@@ -94,14 +109,14 @@ def dot_cost(rows: int, columns: int, stream: Stream) -> float:
     return stream.steps * dot_step(rows, columns, stream) * packed + LANE_SUM * sums + TILE_END
 
 
-def best_dot(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
-             stream: Callable[[int, int], Iterator[Stream]]) -> tuple[float, int, int, Stream]:  # fmt: skip
-    """(cost, rows, columns, stream) of the best tile and the best way to stream operands through it.
+def dot_tiles(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
+              stream: Callable[[int, int], Iterator[Stream]]) -> Iterator[Choice]:  # fmt: skip
+    """The tiles worth looking at, each with the ways to stream operands through it; costs are cycles of all rows and
+    columns.
 
     `most` is how many rows and columns there are to make tiles of.
     """
     highest, widest = (min(8, size) for size in most)
-    found = []
     by_row = {r: list(rows(r)) for r in range(1, highest + 1)}
     by_column = {c: list(columns(c)) for c in range(1, widest + 1)}
     for r, c in itertools.product(by_row, by_column):
@@ -110,5 +125,4 @@ def best_dot(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,
             continue
         for option in stream(r, c):
             cost = sum(n * m * dot_cost(i, j, option) for n, i in by_row[r] for m, j in by_column[c])
-            found.append((round(cost, 3), abs(r * c - 16), abs(r - 4), c, (cost, r, c, option)))
-    return min(found, key=lambda entry: entry[:4])[4]
+            yield Choice(round(cost, 3), (abs(r * c - 16), abs(r - 4), c), r, c, option)
