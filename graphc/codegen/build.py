@@ -94,14 +94,16 @@ def build(
         final, lowered, names, signature, capacities, memory_limit, machine=machine, without=without
     )
     check_sizes(planned.plan)
+    given = {**planned.schedules, **(schedules or {})}
+    scheduled = {form.name: Scheduled(form, given.get(form.name) or choose(form, machine)) for form in planned.kernels}
+    sharing = share_work(planned.plan, scheduled, machine, fixed=set(schedules or {}))
     compiled: dict[str, CompiledKernel] = {}
     codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
     for form in planned.kernels:
-        schedule = {**planned.schedules, **(schedules or {})}.get(form.name)
+        schedule = sharing.schedules.get(form.name, scheduled[form.name].schedule)
         compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
-    shared = share_work(planned.plan, {n: Scheduled(k.form, k.schedule) for n, k in compiled.items()}, machine)
-    plan = replace(shared, entries=_with_symbols(shared.entries, symbols))
+    plan = replace(sharing.plan, entries=_with_symbols(sharing.plan.entries, symbols))
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }

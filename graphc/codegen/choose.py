@@ -122,7 +122,7 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     axes = [named[n] for n in schedule.order] or list(flat.space)
     if any(o.init is not None for o in flat.operands):
         axes = [a for a in axes if _owns_slices(original, a, rows=a == axes[0])]
-    axes = [a for a in axes if _is_shareable(flat if a not in original.space else original, a)]
+    axes = [a for a in axes if is_shareable(flat if a not in original.space else original, a)]
     tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
     enough = [a for a in axes if tiles[a.name] >= ENOUGH_TILES]
     if not enough:
@@ -130,7 +130,7 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
         return best if best is not None and tiles[best] > 1 else None
     if any(o.role == "inout" for o in flat.operands):
         return max(enough, key=lambda axis: _row_size(flat, axis)).name
-    return min(enough, key=lambda axis: _touched(flat, axis)).name
+    return min(enough, key=lambda axis: touched(flat, axis)).name
 
 
 def _unevenness(tiles: int, threads: int) -> float:
@@ -143,19 +143,19 @@ def _row_size(flat: Kernel, axis: Axis) -> int:
     return max(abs(coefficient(store.index[0], axis.name) or 0) for store in kernel_stores(flat))
 
 
-def _touched(flat: Kernel, axis: Axis) -> float:
-    """Bytes that one of two threads goes through if they share an axis."""
+def touched(flat: Kernel, axis: Axis | None) -> float:
+    """Bytes that one of two threads goes through if they share an axis (None: if it does all)."""
     total = 0.0
     for operand in flat.operands:
         indices = [load.index for load in kernel_loads(flat) if load.operand == operand.name]
         indices += [store.index for store in kernel_stores(flat) if store.operand == operand.name]
-        parted = all(any(index_depends(i, (axis.name,)) for i in index) for index in indices)
+        parted = axis is not None and all(any(index_depends(i, (axis.name,)) for i in index) for index in indices)
         size = math.prod(evaluate(d, flat.capacities) for d in operand.shape) * operand.dtype.itemsize
         total += size / 2 if parted else size
     return total
 
 
-def _is_shareable(kernel: Kernel, axis: Axis) -> bool:
+def is_shareable(kernel: Kernel, axis: Axis) -> bool:
     """True if points of the axis can run in any order, each storing to elements of its own.
 
     Points of an axis store to different elements if an index holds the axis: the verifier has shown that indices are

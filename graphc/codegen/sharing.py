@@ -3,87 +3,145 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from graphc.codegen.analysis import capacity, coefficient, kernel_loads, kernel_stores, points
 from graphc.codegen.barriers import FIRST_THREAD, Part, Touch, conflict, place_barriers
-from graphc.codegen.cpu.emit import schedulable, tiles_of
+from graphc.codegen.choose import touched
+from graphc.codegen.cpu.emit import tiles_of
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import stage_cost
+from graphc.codegen.rows import Scheduled, Units, in_units, part_of_units
+from graphc.codegen.tiles import FAR_LINE, LINE
 from graphc.kernel.expr import Affine, Index
 from graphc.kernel.form import Axis, Kernel
-from graphc.kernel.plan import Barrier, Buffer, Call, Entry, Loop, Plan, While, nested, with_nested
+from graphc.kernel.plan import Barrier, Buffer, Call, Entry, Loop, Plan, While, nested, walk, with_nested
 from graphc.kernel.schedule import Schedule
 
 SMALLEST_SHARED = (1_500, 4_000, 10_000, 40_000)  # nanoseconds from which calls are shared, to choose from
 MEETING = 700  # nanoseconds that a barrier costs: its own 300, and data that lies in another core's cache
 TURNS = 16  # of a loop that ends by a test, expected
 CYCLE = 0.25  # nanoseconds of a cycle; an estimate for all machines
+LEAST_GAIN = 1_000  # nanoseconds of a step for which schedules are changed
+LINE_BYTES = 64
 FMA_VECTORS = 1.5  # vectors of multiply-adds in a cycle that contractions reach
 
 
 @dataclass(frozen=True)
-class Scheduled:
-    """A kernel form with its schedule, and the form that the schedule is about."""
+class Sharing:
+    """A plan whose calls and barriers say what threads share, and the schedules that differ from those given."""
 
-    form: Kernel
-    schedule: Schedule
-
-    @cached_property
-    def flat(self) -> Kernel:
-        """The form with flat operands and merged axes."""
-        return schedulable(self.form)
+    plan: Plan
+    schedules: Mapping[str, Schedule]
 
 
-def share_work(plan: Plan, kernels: Mapping[str, Scheduled], host: Host) -> Plan:
+def share_work(
+    plan: Plan, kernels: Mapping[str, Scheduled], host: Host, fixed: Collection[str] = frozenset()
+) -> Sharing:
     """The plan with its shared calls marked and the barriers that they need; `kernels` by the names that it calls.
 
     Calls with enough work are shared: how much that is, is chosen for two threads. Threads do not share a program in
-    which that saves nothing.
+    which that saves nothing. In a loop they share rows instead if that saves more, see `graphc.codegen.rows`; schedules
+    of kernels in `fixed` stay as they are.
     """
+    best = _choose(plan, kernels, {}, host)
+    changed: dict[str, Schedule] = {}
+    work = {name: _work(kernel, host) for name, kernel in kernels.items()}
+    for loop in (entry for entry in walk(plan.entries) if isinstance(entry, Loop | While)):
+        inside = {e.kernel: kernels[e.kernel] for e in walk([loop]) if isinstance(e, Call) and e.kernel not in fixed}
+        if inside.keys() & changed.keys():
+            continue  # a loop within one whose rows are shared
+        latest: Mapping[str, Schedule] = {}
+        before = best.gains
+        for units in in_units(inside, work, host):
+            others = {n: replace(kernels[n], schedule=s) for n, s in (changed | dict(units.schedules)).items()}
+            gains = before | _gains(units, inside, work, host)
+            found = _choose(plan, {**kernels, **others}, gains, host)
+            if found.saved > best.saved + LEAST_GAIN:
+                best, latest = found, units.schedules
+        changed |= latest
+    return Sharing(replace(plan, entries=best.entries), changed)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Entries with barriers, and the nanoseconds that two threads save. gains: of calls shared whatever their work."""
+
+    entries: tuple[Entry, ...]
+    saved: float
+    gains: dict[str, float]
+
+
+def _choose(plan: Plan, kernels: Mapping[str, Scheduled], gains: dict[str, float], host: Host) -> _Choice:
+    """The best of the least amounts of work from which calls are shared. `gains` are those of calls shared anyway."""
     work = {name: work_estimate(kernel, host) for name, kernel in kernels.items()}
+    saves = {name: ns / 2 for name, ns in work.items()} | gains
     touches = Touches(plan, kernels, host)
-    best, saved = plan.entries, 0.0
+    best = _Choice(plan.entries, 0.0, {})
+    tried: set[frozenset[str]] = {frozenset()}
     for least in SMALLEST_SHARED:
-        shared = {name: ns for name, ns in work.items() if ns >= least}
-        if shared:
-            placed, pending = place_barriers(_marked(plan.entries, shared), touches)
-            end = (Barrier(),) if conflict(pending, touches.after_step()) else ()
-            if (saving := _saved((*placed, *end))) > saved:
-                best, saved = (*placed, *end), saving
-    return replace(plan, entries=best)
+        shared = {name: max(ns, 1) for name, ns in work.items() if ns >= least or name in gains}
+        if frozenset(shared) in tried:
+            continue
+        tried.add(frozenset(shared))
+        placed, pending = place_barriers(_marked(plan.entries, shared), touches)
+        end = (Barrier(),) if conflict(pending, touches.after_step()) else ()
+        if (saving := _saved((*placed, *end), saves)) > best.saved:
+            best = _Choice((*placed, *end), saving, gains)
+    return best
 
 
-def _saved(entries: Iterable[Entry]) -> float:
-    """Nanoseconds that two threads save."""
+def _saved(entries: Iterable[Entry], saves: Mapping[str, float]) -> float:
+    """Nanoseconds that two threads save, given what they save in a call of each kernel."""
     total = 0.0
     for entry in entries:
         if isinstance(entry, Call):
-            total += entry.shared / 2
+            total += saves[entry.kernel] if entry.shared else 0.0
         elif isinstance(entry, Barrier):
             total -= MEETING
         else:
             turns = entry.count if isinstance(entry, Loop) else TURNS if isinstance(entry, While) else 1
-            total += turns * sum(map(_saved, nested(entry)))
+            total += turns * sum(_saved(inner, saves) for inner in nested(entry))
     return total
+
+
+def _gains(
+    units: Units, kernels: Mapping[str, Scheduled], work: Mapping[str, float], host: Host
+) -> dict[str, float]:
+    """Nanoseconds that two threads save in a call of each kernel that they share by units of rows."""
+    after = {name: replace(kernels[name], schedule=schedule) for name, schedule in units.schedules.items()}
+    old, new = (_fetching({name: known[name] for name in after}, host) for known in (kernels, after))
+    return {name: work[name] * (1 - units.slower[name] * units.share) - (new[name] - old[name]) for name in after}
+
+
+def _fetching(kernels: Mapping[str, Scheduled], host: Host) -> dict[str, float]:
+    """Nanoseconds that a thread, one of two, waits for memory in a call of each kernel of a loop."""
+    nbytes = {}
+    for name, kernel in kernels.items():
+        axis = next((a for a in kernel.flat.space if a.name == kernel.schedule.parallel), None)
+        nbytes[name] = touched(kernel.flat, axis)
+    everything = sum(nbytes.values())
+    line = 0.0 if everything <= host.first_level else FAR_LINE if everything > host.second_level else LINE
+    return {name: size / LINE_BYTES * line * CYCLE for name, size in nbytes.items()}
 
 
 def work_estimate(kernel: Scheduled, host: Host) -> int:
     """Nanoseconds that one thread takes at all capacities, estimated, if threads can share the kernel; else 0."""
-    schedule = kernel.schedule
-    if schedule.parallel is None:
-        return 0
-    flat = kernel.flat
+    return int(_work(kernel, host)) if kernel.schedule.parallel is not None else 0
+
+
+def _work(kernel: Scheduled, host: Host) -> float:
+    """Nanoseconds that one thread takes at all capacities, estimated."""
+    schedule, flat = kernel.schedule, kernel.flat
     if schedule.kind in ("outer", "dot"):
-        return int(points(flat) / (host.lanes * FMA_VECTORS) * CYCLE)
+        return points(flat) / (host.lanes * FMA_VECTORS) * CYCLE
     tiled = dict(schedule.tile)
     cycles = 0.0
     for stage in flat.stages:
         lanes_along = next((a for a in (*stage.space, *stage.reduce, *flat.space) if a.name in tiled), None)
         cycles += stage_cost(flat, stage, lanes_along, host.lanes)
-    return int(cycles * CYCLE)
+    return cycles * CYCLE
 
 
 def _marked(entries: Iterable[Entry], work: Mapping[str, int]) -> tuple[Entry, ...]:
@@ -161,7 +219,7 @@ def parts(kernel: Scheduled, host: Host) -> list[Part | None]:
 
     Known are shares of whole rows: the parallel axis counts them, all else in the index stays within a row.
     """
-    flat = kernel.flat
+    flat, unit = kernel.flat, kernel.schedule.unit
     axis = next(a for a in flat.space if a.name == kernel.schedule.parallel)
     tiles = tiles_of(kernel.form, flat, kernel.schedule, host, axis.name)
     if any(segment.limit is not None for segment in tiles):  # a tile may reach into another thread's
@@ -177,7 +235,10 @@ def parts(kernel: Scheduled, host: Host) -> list[Part | None]:
     for operand in flat.operands:
         strides = {_row(flat, index, axis) for index in indices[operand.name]}
         stride = strides.pop() * operand.dtype.itemsize if len(strides) == 1 else 0
-        found.append(Part(text, stride) if stride and operand.init is None else None)
+        part = Part(text, stride)
+        if unit and axis.extent is not None:
+            part = Part(*part_of_units(axis.extent, unit, stride))
+        found.append(part if stride and operand.init is None else None)
     return found
 
 

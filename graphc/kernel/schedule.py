@@ -25,6 +25,8 @@ class Schedule:
     reduce axis (lane sums at the end).
     tile: register tile, axis -> size in elements. blocks: cache blocks, axis -> size. order: loops around the
     register tile, outermost first. parallel: the axis shared out among threads, or None (thread 0 does all).
+    unit: points of the parallel axis that one thread has together, a multiple of the tile; 0: any tiles. Kernels that
+    share equal rows in equal units leave each thread its own rows, see `graphc.codegen.rows`.
     """
 
     kind: str = "scalar"
@@ -33,6 +35,7 @@ class Schedule:
     order: tuple[str, ...] = ()
     blocks: tuple[tuple[str, int], ...] = ()
     parallel: str | None = None
+    unit: int = 0
 
     def __str__(self) -> str:
         parts = [self.kind]
@@ -44,7 +47,7 @@ class Schedule:
         if self.order:
             parts.append("order " + " ".join(self.order))
         if self.parallel:
-            parts.append(f"parallel {self.parallel}")
+            parts.append(f"parallel {self.parallel}" + (f":{self.unit}" if self.unit else ""))
         return "; ".join(parts)
 
 
@@ -65,6 +68,11 @@ def parse_schedule(text: str) -> Schedule:
             fields[_FIELDS[label]] = tuple((axis, int(size)) for axis, size in pairs)
         elif label == "order":
             fields["order"] = tuple(words)
+        elif label == "parallel" and len(words) == 1 and ":" in words[0]:
+            fields["parallel"], _, size = words[0].rpartition(":")
+            if not (fields["parallel"] and size.isdecimal() and int(size) > 0):
+                raise InputError(f"schedule {text!r}: {part!r} needs a size such as i:8")
+            fields["unit"] = int(size)
         elif len(words) == 1:
             fields[_FIELDS[label]] = words[0]
         else:

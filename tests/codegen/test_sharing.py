@@ -11,7 +11,8 @@ import graphc as gc
 from graphc.codegen import sharing
 from graphc.codegen.choose import choose
 from graphc.codegen.host import Host, host
-from graphc.codegen.sharing import Scheduled, parts, share_work, work_estimate
+from graphc.codegen.rows import Scheduled
+from graphc.codegen.sharing import parts, share_work, work_estimate
 from graphc.kernel.form import Kernel
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.plan import Barrier, Buffer, Call, Loop, Plan, walk
@@ -77,7 +78,7 @@ def plan_of(*kernels: str) -> Plan:
 def shown(plan: Plan, tile: int) -> list[str]:
     """Calls and barriers where `rows` has tiles of so many rows, and `more` of 8."""
     kernels = {"rows": Scheduled(ROWS, by_rows(tile)), "more": Scheduled(ROWS, by_rows(8))}
-    placed = share_work(plan, kernels, host()).entries
+    placed = share_work(plan, kernels, host()).plan.entries
     assert all(e.shared for e in walk(placed) if isinstance(e, Call))
     return [line.split("(")[0].strip() for line in _entries(placed)]
 
@@ -123,7 +124,7 @@ def test_what_sharing_saves_pays_for_its_barriers(monkeypatch: pytest.MonkeyPatc
 
     def table() -> list[str]:
         return [line.split("(")[0] + line[-7:].replace("shared", "*")[-1]
-                for line in _entries(share_work(plan, kernels, host()).entries)]
+                for line in _entries(share_work(plan, kernels, host()).plan.entries)]
 
     assert table() == ["rows*", "barrierr", "small)", "barrierr", "rows*"]
     work["small"] = 20_000
@@ -136,7 +137,7 @@ def test_no_work_is_estimated_where_none_can_be_shared() -> None:
     assert work_estimate(Scheduled(ROWS, by_rows(8)), host()) > 10_000
     assert work_estimate(Scheduled(ROWS, replace(by_rows(8), parallel=None)), host()) == 0
     assert 0 < work_estimate(Scheduled(SCALE, choose_shared(SCALE)), host()) < 5_000
-    plan = share_work(plan_of("rows"), {"rows": Scheduled(ROWS, Schedule("scalar"))}, host())
+    plan = share_work(plan_of("rows"), {"rows": Scheduled(ROWS, Schedule("scalar"))}, host()).plan
     assert plan.entries == plan_of("rows").entries
 
 

@@ -26,6 +26,7 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     """
     flat = schedulable(kernel)
     _check_lanes(flat, schedule, host)
+    _check_unit(flat, schedule)
     context = _context(kernel, flat, host)
     source = context.source
     with source.block(f"def {kernel.name}(args, thread, threads):"):
@@ -47,6 +48,18 @@ def _check_lanes(flat: Kernel, schedule: Schedule, host: Host) -> None:
         axis = schedule.vector_axis
         raise CompileError(f"kernel {flat.name}: a dot schedule reads {host.lanes} elements of {axis!r} at a time, "
                            f"its tile says {lanes}; give {axis}:{host.lanes}")
+
+
+def _check_unit(flat: Kernel, schedule: Schedule) -> None:
+    """Threads share whole units of an axis only if tiles fill them and all that is stored is stored at a point."""
+    size = dict(schedule.tile).get(schedule.parallel or "", 1)
+    if schedule.unit % size:
+        raise CompileError(f"kernel {flat.name}: a unit of {schedule.unit} points of {schedule.parallel!r} is no "
+                           f"multiple of its tiles of {size}")
+    filled = next((o.name for o in flat.operands if o.init is not None), None)
+    if schedule.unit and filled is not None:
+        raise CompileError(f"kernel {flat.name}: {filled} has an initial value, which units of an axis do not fill; "
+                           f"share any tiles of {schedule.parallel!r} instead")
 
 
 def tiles_of(kernel: Kernel, flat: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:

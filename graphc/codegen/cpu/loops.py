@@ -131,11 +131,12 @@ def _bound(bound: Bound, context: Context) -> str:
 
 
 @contextmanager
-def plain_loop(axis: Axis, shared: bool, context: Context) -> Iterator[None]:
-    """`for axis in range(...)`; `shared`: each thread takes its share of the points."""
+def plain_loop(axis: Axis, shared: bool, context: Context, unit: int = 0) -> Iterator[None]:
+    """`for axis in range(...)`; `shared`: each thread takes its share of the points, whole units if there are any."""
     name = context.axis(axis.name)
     if shared and axis.extent is not None:
-        header = f"for {name} in range({share(context.dim(axis.extent), 1)}):"
+        extent = context.dim(axis.extent)
+        header = f"for {name} in range({share_units(axis, extent, unit, context) if unit else share(extent, 1)}):"
     else:
         lower, upper = bounds(axis, context)
         header = f"for {name} in range({upper if lower == '0' else f'{lower}, {upper}'}):"
@@ -158,9 +159,24 @@ def share_beside_rest(tiles: str, step: int) -> str:
     return f"{all_of_them} * thread // threads{scale}, {stop}"
 
 
+def share_units(axis: Axis, stop: str, unit: int, context: Context) -> str:
+    """The thread's share of an axis in units of so many points, but no further than `stop`: `start, stop`."""
+    assert axis.extent is not None
+    if isinstance(axis.extent, int):
+        units = str(-(-axis.extent // unit))
+    else:
+        units = context.names.fresh(f"{context.axis(axis.name)}_units")
+        context.source.line(f"{units} = ({context.dim(axis.extent)} + {unit - 1}) // {unit}")
+    scale = f" * {unit}" if unit > 1 else ""
+    return f"{units} * thread // threads{scale}, tile_minimum({units} * (thread + 1) // threads{scale}, {stop})"
+
+
 @contextmanager
-def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> Iterator[None]:
-    """The loop over the tiles of a segment; what is left after the full tiles is the last thread's."""
+def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context, unit: int = 0) -> Iterator[None]:
+    """The loop over the tiles of a segment; what is left after the full tiles is the last thread's.
+
+    `unit`: threads share whole units of an axis, see `Schedule.unit`.
+    """
     name, source = context.axis(axis.name), context.source
     if shared and segment.followed and segment.step == 0:
         segment = replace(segment, step=segment.size)  # one tile, which is the first thread's
@@ -172,7 +188,9 @@ def tiled_loop(axis: Axis, segment: Segment, shared: bool, context: Context) -> 
             return
         variable = name if segment.limit is None else context.names.fresh(f"{name}_tile")
         span = f"{segment.start}, {segment.stop}"
-        if shared and not leftover:
+        if shared and not leftover and unit:
+            span = share_units(axis, segment.stop, unit, context)
+        elif shared and not leftover:
             shares = share_beside_rest if segment.followed else share
             span = shares(_named_tiles(segment, name, context), segment.step)
         step = f", {segment.step}" if segment.step > 1 else ""

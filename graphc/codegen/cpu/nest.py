@@ -123,13 +123,13 @@ class Nest:
         axis, *rest = axes
         shared = axis.name == self.schedule.parallel
         if axis.name not in self.sizes:
-            with plain_loop(axis, shared, self.context):
+            with plain_loop(axis, shared, self.context, self.schedule.unit):
                 if shared:
                     self.fill_rows(axis, "1")
                 self.loops(rest, tile, body)
             return
         for segment in self.segments(axis):
-            with tiled_loop(axis, segment, shared, self.context):
+            with tiled_loop(axis, segment, shared, self.context, self.schedule.unit):
                 if shared:
                     size = str(segment.size)
                     self.fill_rows(axis, size if segment.count is None else f"tile_minimum({size}, {segment.count})")
@@ -142,6 +142,7 @@ class Nest:
         filled = any(o.init is not None for o in self.kernel.operands)  # what is not stored must keep its value
         garbage = in_space and is_runtime(axis) and not filled and not self._counted_on(axis.name)
         twice = in_space and self.idempotent and bool(self.element_axes) and not self.square
+        twice = twice and not (self.schedule.unit and axis.name == self.schedule.parallel)  # into another's rows
         few = (capacity(axis, self.kernel.capacities) or 0) <= FEW_VECTORS * lanes
         masked = not in_space and few and self.schedule.kind == "dot"
         return segments(axis, self.sizes[axis.name], lanes, Freedom(twice, garbage, masked), self.context)
