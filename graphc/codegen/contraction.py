@@ -22,7 +22,7 @@ from graphc.codegen.analysis import (
 )
 from graphc.codegen.clips import clips
 from graphc.codegen.host import Host
-from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index
+from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index, whole_vectors
 from graphc.codegen.tiles import Choice, Stream, dot_tiles, outer_tiles
 from graphc.ir.dims import evaluate
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
@@ -145,10 +145,8 @@ class Dot:
         c, axis, streams, stream = self.contraction, self.axis.name, self.streams, choice.stream
         assert stream is not None
         tile = ((c.rows.name, choice.rows), (c.columns.name, choice.columns), (axis, self.host.lanes))
-        split = streams.split_of(stream)
-        pieces = streams.reduced / stream.steps if split else 1.0
-        cost = choice.cost * _outside(self.kernel, c) * pieces
-        return Plan(cost, Schedule("dot", axis, tile, order), c, split)
+        cost = choice.cost * _outside(self.kernel, c)
+        return Plan(cost, Schedule("dot", axis, tile, order), c, streams.split_of(stream))
 
 
 def _registers(kernel: Kernel, host: Host) -> int:
@@ -315,7 +313,8 @@ class Streams:
         axis = next((a.name for a in stage.reduce if a != vector), None)
         self.axis = axis if cut and axis is not None and self.extents[axis] > 1 else None  # pieces are cut along it
         clipped = bool(clips(kernel, c.columns.name))
-        self.edges = (clipped or is_runtime(vector), clipped)
+        whole = whole_vectors(vector, host.lanes, kernel.capacities) is not None
+        self.edges = (clipped or (is_runtime(vector) and not whole), clipped)
         self.bytes = 4 * sum(_sizes(kernel, c))
         self.taps = self._taps(right.index[0], c.columns.name)
         inner = dot_order(kernel, c)[-1]
@@ -338,7 +337,7 @@ class Streams:
             if size >= 1:
                 far = self.bytes * size > 0.7 * self.host.second_level * self.extents[self.axis]
                 steps = self.reduced / self.extents[self.axis] * size
-                yield Stream(steps, self._lines(rows, columns, self.axis), far, *self.edges)
+                yield Stream(steps, self._lines(rows, columns, self.axis), far, *self.edges, self.reduced / steps)
 
     def split_of(self, stream: Stream) -> tuple[str, int] | None:
         """The axis to cut, and the points of a piece, if a stream is one of pieces."""

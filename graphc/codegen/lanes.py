@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from graphc.codegen.analysis import (
     all_axes,
     bound_axes,
+    capacity,
     coefficient,
     depends,
+    is_runtime,
     kernel_loads,
     kernel_stores,
     largest_extent,
@@ -26,6 +29,7 @@ TRANSPOSED = 5.0  # cycles of loading or storing a vector, and its share of tran
 SCATTERED, ALIASED = 1.5, 6.0  # cycles for each lane in a line of its own; the same where lines compete for one place
 PICKED, NEAR = 2.0, 4  # cycles of each vector that elements are picked from, for steps up to
 LINE, PAGE = 16, 1024  # float32 elements of a cache line, and of what the first-level cache maps to one place
+FEW_VECTORS = 16  # of a reduction with a runtime extent: up to so many are all masked
 SLOW = {
     *("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "pow", "sin", "cos", "uniform"),
     *("log2", "tan", "asin", "acos", "atan", "sinh", "cosh"),
@@ -84,6 +88,12 @@ def draws_blocks(kernel: Kernel, axis: Axis) -> bool:
     exprs = [e for stage in kernel.stages for top in stage.expressions() for e in walk(top)]
     elements = [affine_of(e.args[4]) for e in exprs if isinstance(e, Apply) and e.primitive == "uniform"]
     return bool(elements) and all(e is not None and starts_blocks(e, axis.name) for e in elements)
+
+
+def whole_vectors(axis: Axis, lanes: int, capacities: Mapping[str, int]) -> int | None:
+    """The capacity of a short reduce axis with a runtime extent if that is whole vectors, which need no masks."""
+    size = capacity(axis, capacities) or 0
+    return size if is_runtime(axis) and 0 < size <= FEW_VECTORS * lanes and size % lanes == 0 else None
 
 
 def rows_possible(kernel: Kernel, axis: Axis) -> bool:

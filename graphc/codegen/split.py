@@ -8,10 +8,11 @@ to a buffer. What was to be done with the sums, say an optimiser's update, is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from graphc.codegen.analysis import largest_extent
+from graphc.codegen.analysis import index_depends, largest_extent, sizes_in_memory
 from graphc.codegen.choose import parallel_axis
 from graphc.codegen.contraction import best_plan
 from graphc.codegen.cpu.emit import schedulable
@@ -20,9 +21,12 @@ from graphc.codegen.regions import Region
 from graphc.codegen.storage import Storage
 from graphc.ir.types import TensorType
 from graphc.kernel.compose import bind_kernel, change_expressions, rename_operands
-from graphc.kernel.expr import Affine, Expr, Load, Name, loads, transform
+from graphc.kernel.expr import Affine, Expr, Index, Load, Name, loads, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.kernel.schedule import Schedule
+
+HALO = 1.0  # what windows read beyond a piece, as a share of it: two rows
+FULL = 0.8  # share of the second-level cache that pieces may fill
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def split_reduction(kernel: Kernel, host: Host) -> Split | None:
     (axis, size), tile = plan.split, (plan.contraction.rows, plan.contraction.columns)
     (stage,) = kernel.stages
     merged = any(a not in kernel.space for a in tile) or axis not in {a.name for a in stage.reduce}
-    return None if merged else _cut(kernel, axis, size, tile, plan.schedule)
+    return None if merged else _cut(kernel, axis, size, tile, plan.schedule, host)
 
 
 def split_reductions(region: Region, storage: Storage, host: Host) -> dict[str, Schedule]:
@@ -66,7 +70,9 @@ def split_reductions(region: Region, storage: Storage, host: Host) -> dict[str, 
     return schedules
 
 
-def _cut(kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule: Schedule) -> Split:
+def _cut(
+    kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule: Schedule, host: Host
+) -> Split:
     (stage,) = kernel.stages
     (accumulate,) = stage.accumulates
     rows, columns = tile
@@ -82,8 +88,10 @@ def _cut(kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule
     reduce = tuple(_piece_of(a, piece, size) if a == cut else a for a in stage.reduce)
     store = Store(sums, place, Name(accumulate.names[0]), mode="sum")
     summing = replace(stage, reduce=reduce, results=(), stores=(store,))
-    # Pieces inside the rows: a thread that owns rows owns their sums. Taps innermost: they read the same lines.
-    space = (rows, Axis.range(piece, count, sequential=True), *others[:-1], columns, *others[-1:])
+    # A thread that owns rows owns their sums. Taps innermost: they read the same lines.
+    pieces = Axis.range(piece, count, sequential=True)
+    outer = (pieces, rows) if _pieces_stay(kernel, columns, buffer, count, host) else (rows, pieces)
+    space = (*outer, *others[:-1], columns, *others[-1:])
 
     total = Load(sums, place)
 
@@ -99,6 +107,27 @@ def _cut(kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule
         _kernel(kernel, kernel.name, kernel.space, finishing, replace(buffer, role="in", init=None)),
         buffer,
     )
+
+
+def _pieces_stay(kernel: Kernel, columns: Axis, sums: Operand, count: int, host: Host) -> bool:
+    """True if pieces are better walked one by one than once for each tile of rows: the operands exceed the second-level
+    cache, and one of `count` pieces of that which each tile of rows reads, with what windows reach beyond it, stays
+    there beside the sums. Then operands come from farther away once."""
+    moving = {load.operand for a in kernel.stages[0].accumulates for e in a.exprs for load in loads(e)}
+    ahead = {n for n in moving if any(index_depends(i, (columns.name,)) for i in _indices(kernel, n))}
+    read = {o.name: _bytes(o, kernel) for o in kernel.operands if o.name in moving}
+    piece = (1 + HALO) * sum(read[name] for name in ahead) / count
+    return piece + _bytes(sums, kernel) <= FULL * host.second_level < sum(read.values())
+
+
+def _indices(kernel: Kernel, operand: str) -> list[Index]:
+    """The indices of all loads of an operand that is summed up."""
+    found = [load for a in kernel.stages[0].accumulates for e in a.exprs for load in loads(e)]
+    return [index for load in found if load.operand == operand for index in load.index]
+
+
+def _bytes(operand: Operand, kernel: Kernel) -> int:
+    return operand.dtype.itemsize * math.prod(sizes_in_memory(operand, kernel.capacities))
 
 
 def _piece_of(axis: Axis, piece: str, size: int) -> Axis:

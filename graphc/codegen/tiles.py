@@ -25,9 +25,9 @@ ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is
 class Stream:
     """How the operands of a dot product reach its tiles.
 
-    steps: vectors of the reduction that a tile sums up. lines: cache lines that one step fetches from beyond the first
-    level, on average; far: from beyond the second. masked: loads are masked, for a runtime extent or a window's edge;
-    clipped: for an edge, which has code of its own.
+    steps: vectors of the reduction that a tile sums up in one of `pieces`. lines: cache lines that one step fetches
+    from beyond the first level, on average; far: from beyond the second. masked: loads are masked, for a runtime extent
+    or a window's edge; clipped: for an edge, which has code of its own.
     """
 
     steps: float
@@ -35,6 +35,7 @@ class Stream:
     far: bool = False
     masked: bool = False
     clipped: bool = False
+    pieces: float = 1.0
 
 
 class Choice(NamedTuple):
@@ -103,10 +104,11 @@ def dot_step(rows: int, columns: int, stream: Stream) -> float:
 
 
 def dot_cost(rows: int, columns: int, stream: Stream) -> float:
-    """Cycles of one tile of sums."""
+    """Cycles of one tile of sums, all pieces of its reduction together."""
     sums = rows * columns
     packed = 1.0 if columns & (columns - 1) == 0 else 1.01
-    return stream.steps * dot_step(rows, columns, stream) * packed + LANE_SUM * sums + TILE_END
+    piece = stream.steps * dot_step(rows, columns, stream) * packed + LANE_SUM * sums + TILE_END
+    return stream.pieces * piece
 
 
 def dot_tiles(rows: Cover, columns: Cover, most: tuple[int, int], registers: int,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graphc.codegen.host import Host
+from graphc.codegen.host import Host, host
 from graphc.codegen.split import Split, split_reduction
+from graphc.codegen.tiles import Stream, dot_cost
 from graphc.kernel import interpret
 from graphc.kernel.form import Kernel
 from graphc.kernel.parser import parse_kernel
+from graphc.kernel.schedule import Schedule
 from graphc.kernel.verify import verify
 
 SMALL = Host("small caches", "", 16, 32, True, 1 << 14, 1 << 15)  # so that small tensors are worth cutting
@@ -64,6 +67,46 @@ def test_a_thread_owns_the_sums_that_it_adds_up() -> None:
     found = cut(weight_gradient(32, 32, 16, 3, 1, 32))
     assert found.schedule.parallel == found.summing.space[0].name
     assert found.sums.shape[0] == 32
+
+
+def test_pieces_that_stay_in_the_second_cache_are_walked_one_by_one() -> None:
+    """Operands come from memory once; where a piece is larger than the cache, rows go outermost and stay."""
+    kernel = weight_gradient(32, 32, 16, 3, 1, 32)
+    large = replace(SMALL, second_level=1 << 19)
+    for machine, place in ((large, 0), (SMALL, 1)):
+        found = cut(kernel, machine)
+        order = [axis.name for axis in found.summing.space]
+        assert list(found.schedule.order) == order and order.index("piece") == place
+        assert found.schedule.parallel in ("co", "ci")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pieces_outermost_compute_the_same_sums(build: Callable[..., Any], threads: int) -> None:
+    kernel = weight_gradient(8, 12, 16, 3, 1, 32)
+    whole, rows = cut(kernel, replace(SMALL, second_level=1 << 19)), cut(kernel)
+    assert whole.schedule.order[0] == "piece" != rows.schedule.order[0]
+    given = {name: value for name, value in arrays(kernel, 32).items() if name in ("X", "G")}
+    found = [build(s.summing, s.schedule).run(given, {"N": 32}, threads=threads)[s.sums.name] for s in (whole, rows)]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found[0], build(whole.summing, whole.schedule).run(given, {"N": 32})[whole.sums.name])
+
+
+def test_full_batches_need_no_masks(build: Callable[..., Any]) -> None:
+    """Whole vectors have code without masks of their own, which any smaller count must not take."""
+    for batch in (32, 37):
+        kernel = weight_gradient(4, 4, 6, 3, 1, batch)
+        lanes = host().lanes
+        built = build(kernel, Schedule("dot", "n", (("co", 4), ("ci", 4), ("n", lanes)), ("co", "ci", "ky", "kx")))
+        assert (f"if N == {batch}:" in built.source) == (batch % lanes == 0)
+        for count in (1, 16, batch - 1, batch):
+            built.check(arrays(kernel, count), {"N": count}, rtol=1e-4, atol=1e-4)
+
+
+def test_pieces_are_compared_as_wholes() -> None:
+    """A short piece costs less than a long one, all of them together do not."""
+    long, short = Stream(64.0, 1.0, pieces=2.0), Stream(32.0, 1.0, pieces=4.0)
+    assert dot_cost(4, 4, replace(short, pieces=1.0)) < dot_cost(4, 4, replace(long, pieces=1.0))
+    assert dot_cost(4, 4, short) > dot_cost(4, 4, long)
 
 
 def test_operands_in_the_first_cache_are_not_worth_it() -> None:

@@ -18,7 +18,7 @@ from graphc.codegen.cpu.accumulators import bind, combined, identities, multiply
 from graphc.codegen.cpu.expressions import Scope
 from graphc.codegen.cpu.loops import Freedom, Segment, extreme, plain_loop, segments, share, tiled_loop
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, identity_value, register
-from graphc.codegen.lanes import uses_index
+from graphc.codegen.lanes import FEW_VECTORS, uses_index, whole_vectors
 from graphc.errors import CompileError
 from graphc.ir.types import bool_, u8
 from graphc.kernel.combiners import COMBINERS
@@ -28,7 +28,6 @@ from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
 
 LANE_REDUCTIONS = {"sum": "tile_sum", "prod": "tile_prod", "max": "tile_max", "min": "tile_min"}
-FEW_VECTORS = 16  # of a reduction with a runtime extent: up to so many are all masked
 Accumulators = dict[Tile, list[list[Value]]]  # for each size of tile, the values of every accumulate
 
 
@@ -274,26 +273,37 @@ class Nest:
 
         *around, lanes = sorted(stage.reduce, key=lambda a: a.name == vector)  # lanes along the innermost loop
 
-        def along(outer: Tile, present: str = "") -> None:
+        def along(lanes: Axis, present: str = "") -> None:
             def body(inner: Tile) -> None:
                 rows, columns = rows_first(product, tile.row_axis)
                 parts = [self._dot_operand(rows, tile, inner.count)]
                 parts.append(self._dot_operand(columns, tile, inner.count, present))
                 self.source.line(f"{variable} = tile_fma_dot({variable}, {', '.join(parts)})")
 
-            self.loops([lanes], outer, body)
+            self.loops([lanes], Tile(), body)
 
-        def clipped(outer: Tile) -> None:
+        def clipped(lanes: Axis) -> None:
             present = self._present_columns(column, tile.vectors)
             if present is None:
-                along(outer)
+                along(lanes)
                 return
             with self.source.block(f"if {present[1]} - {present[0]} == {tile.vectors}:"):
-                along(outer)
+                along(lanes)
             with self.source.block("else:"):
-                along(outer, ", ".join(present))
+                along(lanes, ", ".join(present))
 
-        self.loops([widened(a, column, tile.vectors) for a in around], Tile(), clipped)
+        def walk(lanes: Axis) -> None:
+            self.loops([widened(a, column, tile.vectors) for a in around], Tile(), lambda _: clipped(lanes))
+
+        whole = whole_vectors(lanes, self.lanes, self.kernel.capacities)
+        if whole is None:
+            walk(lanes)
+        else:  # masks cost a tenth of the time, and most batches are full
+            assert lanes.extent is not None
+            with self.source.block(f"if {self.context.dim(lanes.extent)} == {whole}:"):
+                walk(Axis.range(lanes.name, whole))
+            with self.source.block("else:"):
+                walk(lanes)
         scope.lets[name] = scope.define(f"{name}_sums", Value(f"tile_lane_sums({variable})", dtype, True, True))
 
     def _present_columns(self, column: str, size: int, count: str | None = None) -> tuple[str, str] | None:
