@@ -42,31 +42,41 @@ def conv3d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Int
 
 def _convolution(name: str, rank: int, x: Operand, weight: Operand, bias: Operand | None, stride: Ints,
                  padding: Padding, dilation: Ints, groups: int) -> Value:  # fmt: skip
-    image, w = _operands(name, x, weight)
-    call = Call(name, (image, w))
-    _check_ranks(call, rank)
-    batched = image if image.type.rank == rank + 2 else reshape(image, (1, *image.type.shape))
-    channels, outputs, taken = batched.type.shape[1], w.type.shape[0], w.type.shape[1]
+    call, image, w = _operands(name, rank, x, weight)
+    channels, outputs, taken = image.type.shape[1], w.type.shape[0], w.type.shape[1]
     each, made = _split(call, "input", channels, groups), _split(call, "output", outputs, groups)
     if taken != each:
         of = f"{channels} in {groups} groups" if groups != 1 else f"{channels}"
         call.bad_shape(f"the weight {format_shape(w.type.shape)} takes {taken} input channels, there are {of}: {each}")
-    slides = call.slides(batched.type.shape[2:], _taps(call, w), stride, padding, dilation)
-    shape = (batched.type.shape[0], outputs, *call.positions(slides))
-    call.check_size(TensorType(image.type.dtype, shape))
-    axes = AXES[-rank:]
-    windows = [window_index(slide, axis) for slide, axis in zip(slides, axes, strict=True)]
+    slides = call.slides(image.type.shape[2:], _taps(call, w), stride, padding, dilation)
+    shape = (image.type.shape[0], outputs, *call.positions(slides))
     read, kept, where = _channel_indices(each, made, groups, "c")
-    taps = [f"k{axis}" for axis in axes]
+    axes, taps, windows = _indices(slides)
     equation = f"{_map('n', read, *windows)} {_map(kept, 'c', *taps)} -> {_map('n', kept, *axes)}{where}"
-    result = _biased(call, apply("contract", batched, w, equation=equation, shape=shape), bias)
-    return result if image is batched else reshape(result, result.type.shape[1:])
+    return _contracted(call, image, w, bias, equation, shape)
 
 
-def _operands(name: str, x: Operand, weight: Operand) -> tuple[Value, Value]:
-    """Image and weight as values of one dtype; an array takes that of the other."""
+def _operands(name: str, rank: int, x: Operand, weight: Operand) -> tuple[Call, Value, Value]:
+    """The call, the image with a batch, and the weight, of one dtype: an array takes that of the other."""
     image, w = promote(name, (x if isinstance(weight, Value) else as_value(x), weight))
-    return image, w
+    call = Call(name, (image, w))
+    _check_ranks(call, rank)
+    return call, image if image.type.rank == rank + 2 else reshape(image, (1, *image.type.shape)), w
+
+
+def _indices(slides: Sequence[Slide]) -> tuple[list[str], list[str], list[str]]:
+    """The indices along the window's axes: of its positions, of its taps, and of the elements that it is on."""
+    axes = list(AXES[-len(slides) :])
+    windows = [window_index(slide, axis) for slide, axis in zip(slides, axes, strict=True)]
+    return axes, [f"k{axis}" for axis in axes], windows
+
+
+def _contracted(call: Call, image: Value, weight: Value, bias: Operand | None, equation: str,
+                shape: tuple[Dim, ...]) -> Value:  # fmt: skip
+    """The contraction plus the bias, without a batch if the call's image has none."""
+    call.check_size(TensorType(image.type.dtype, shape))
+    result = _biased(call, apply("contract", image, weight, equation=equation, shape=shape), bias)
+    return result if image is call.values[0] else reshape(result, result.type.shape[1:])
 
 
 def _map(*indices: str) -> str:
@@ -160,11 +170,8 @@ def conv_transpose3d(x: Operand, weight: Operand, bias: Operand | None = None, s
 
 def _transposed(name: str, rank: int, x: Operand, weight: Operand, bias: Operand | None, stride: Ints, padding: Ints,
                 output_padding: Ints, groups: int, dilation: Ints) -> Value:  # fmt: skip
-    image, w = _operands(name, x, weight)
-    call = Call(name, (image, w))
-    _check_ranks(call, rank)
-    batched = image if image.type.rank == rank + 2 else reshape(image, (1, *image.type.shape))
-    channels, made = batched.type.shape[1], w.type.shape[1]
+    call, image, w = _operands(name, rank, x, weight)
+    channels, made = image.type.shape[1], w.type.shape[1]
     each = _split(call, "input", channels, groups)
     if w.type.shape[0] != channels:
         call.bad_shape(f"the weight takes {w.type.shape[0]} input channels (its first axis), there are {channels}")
@@ -172,17 +179,13 @@ def _transposed(name: str, rank: int, x: Operand, weight: Operand, bias: Operand
     _split(call, "output", outputs, groups)
     if isinstance(padding, str):
         call.bad_argument(f"padding={padding!r}: a transposed convolution takes numbers, and output_padding")
-    slides = call.slides(batched.type.shape[2:], _taps(call, w), stride, padding, dilation)
+    slides = call.slides(image.type.shape[2:], _taps(call, w), stride, padding, dilation)
     more = call.ints("output_padding", output_padding, rank, 0)
-    shape = (batched.type.shape[0], outputs, *_grown(call, slides, more))
-    call.check_size(TensorType(image.type.dtype, shape))
-    axes = AXES[-rank:]
-    windows = [window_index(slide, axis) for slide, axis in zip(slides, axes, strict=True)]
+    shape = (image.type.shape[0], outputs, *_grown(call, slides, more))
     read, kept, where = _channel_indices(each, made, groups, "o")
-    taps = [f"k{axis}" for axis in axes]
+    axes, taps, windows = _indices(slides)
     equation = f"{_map('n', read, *axes)} {_map(read, 'o', *taps)} -> {_map('n', kept, *windows)}{where}"
-    result = _biased(call, apply("contract", batched, w, equation=equation, shape=shape), bias)
-    return result if image is batched else reshape(result, result.type.shape[1:])
+    return _contracted(call, image, w, bias, equation, shape)
 
 
 def _grown(call: Call, slides: Sequence[Slide], more: Sequence[int]) -> tuple[Dim, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from graphc.dsl.origin import here
 from graphc.errors import AttributeValueError, ShapeError
@@ -70,6 +70,18 @@ class Call:
             self.bad_argument(f"{what}={given!r} must be at least {least} along each axis")
         return found
 
+    def padding(self, given: Padding, strides: Sequence[int]) -> Literal["same", "valid"] | tuple[int, ...]:
+        """The padding, an int for each axis. Raises AttributeValueError for others, and for "same" with strides."""
+        if not isinstance(given, str):
+            return self.ints("padding", given, len(strides), 0)
+        if given == "valid":
+            return "valid"
+        if given != "same":
+            self.bad_argument(f"padding={given!r} is not 'same', 'valid', an int or {len(strides)} ints")
+        if any(stride != 1 for stride in strides):
+            self.bad_argument(f"padding='same' needs stride 1, got {tuple(strides)}; give the padding as numbers")
+        return "same"
+
     def slides(self, sizes: Sequence[Dim], taps: Sequence[int], stride: Ints, padding: Padding,
                dilation: Ints) -> tuple[Slide, ...]:  # fmt: skip
         """The windows along the last axes. Raises AttributeValueError for arguments, ShapeError for empty axes."""
@@ -78,15 +90,12 @@ class Call:
         empty = [dim for dim in sizes if dim == 0]
         if empty:
             self.bad_shape(f"the window slides over an axis of size 0 in {format_shape(tuple(sizes))}")
-        if isinstance(padding, str):
-            if padding not in ("same", "valid"):
-                self.bad_argument(f"padding={padding!r} is not 'same', 'valid', an int or {count} ints")
-            if padding == "same" and any(s != 1 for s in strides):
-                self.bad_argument(f"padding='same' needs stride 1, got {stride!r}; give the padding as numbers")
-            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, taps, strict=True)]
+        around = self.padding(padding, strides)
+        if isinstance(around, str):
+            total = [d * (k - 1) if around == "same" else 0 for d, k in zip(dilations, taps, strict=True)]
             pads = [(t // 2, t - t // 2) for t in total]
         else:
-            pads = [(p, p) for p in self.ints("padding", padding, count, 0)]
+            pads = [(p, p) for p in around]
         rows = zip(sizes, taps, strides, dilations, pads, strict=True)
         return tuple(Slide(size, k, s, d, *pad) for size, k, s, d, pad in rows)
 

@@ -37,12 +37,7 @@ class _Convolution(Module):
         self.kernel_size = call.ints("kernel_size", kernel_size, self.rank, 1)
         self.stride = call.ints("stride", stride, self.rank, 1)
         self.dilation = call.ints("dilation", dilation, self.rank, 1)
-        if isinstance(padding, str):
-            if padding not in ("same", "valid"):
-                call.bad_argument(f"padding={padding!r} is not 'same', 'valid', an int or {self.rank} ints")
-            if padding == "same" and self.stride != (1,) * self.rank:
-                call.bad_argument(f"padding='same' needs stride 1, got {stride!r}; give the padding as numbers")
-        self.padding = padding if isinstance(padding, str) else call.ints("padding", padding, self.rank, 0)
+        self.padding = call.padding(padding, self.stride)
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         self.weight = param("weight", shape, initialisers.kaiming_uniform(math.sqrt(5)))
@@ -89,20 +84,30 @@ class Conv3d(_Convolution):
     rank = 3
 
 
-class _MaxPool(Module):
-    """The greatest element of windows along `rank` axes."""
+class _Pool(Module):
+    """Windows along `rank` axes, each of which gives one element."""
 
     rank = 0
 
+    def __init__(self, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints = 1) -> None:
+        call = Call(type(self).__name__, ())
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.dilation = padding, dilation
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            call.ints(name, getattr(self, name), self.rank, least)
+
+    def extra_repr(self) -> str:
+        """`kernel_size=2, stride=2, padding=0`."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _MaxPool(_Pool):
+    """The greatest element of windows along `rank` axes."""
+
     def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1, *,
                  ceil_mode: bool = False) -> None:  # fmt: skip
-        call = Call(type(self).__name__, ())
-        call.ints("kernel_size", kernel_size, self.rank, 1)
-        call.ints("stride", kernel_size if stride is None else stride, self.rank, 1)
-        call.ints("padding", padding, self.rank, 0)
-        call.ints("dilation", dilation, self.rank, 1)
-        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        super().__init__(kernel_size, stride, padding, dilation)
+        self.ceil_mode = ceil_mode
 
     def forward(self, x: Symbol) -> Symbol:
         """`[N, C, ...]` -> `[N, C, ...]`."""
@@ -110,8 +115,7 @@ class _MaxPool(Module):
 
     def extra_repr(self) -> str:
         """`kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False`."""
-        window = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return f"{window}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        return f"{super().extra_repr()}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
 
 
 class MaxPool1d(_MaxPool):
@@ -132,18 +136,12 @@ class MaxPool3d(_MaxPool):
     rank = 3
 
 
-class _AvgPool(Module):
+class _AvgPool(_Pool):
     """The mean of windows along `rank` axes."""
-
-    rank = 0
 
     def __init__(self, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
                  count_include_pad: bool = True) -> None:  # fmt: skip
-        call = Call(type(self).__name__, ())
-        call.ints("kernel_size", kernel_size, self.rank, 1)
-        call.ints("stride", kernel_size if stride is None else stride, self.rank, 1)
-        call.ints("padding", padding, self.rank, 0)
-        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
+        super().__init__(kernel_size, stride, padding)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, x: Symbol) -> Symbol:
@@ -151,10 +149,6 @@ class _AvgPool(Module):
         return _MEANS[self.rank](
             x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         )
-
-    def extra_repr(self) -> str:
-        """`kernel_size=2, stride=2, padding=0`."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool1d(_AvgPool):

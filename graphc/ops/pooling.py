@@ -26,7 +26,7 @@ from graphc.kernel.form import Accumulate, Kernel, Let, Stage, Store
 from graphc.ops import forms
 from graphc.ops.index_maps import IndexMap, positions
 from graphc.ops.rules import NUMBERS, expect_dtype, expect_operands
-from graphc.ops.window_forms import Window, conjunction, solve
+from graphc.ops.window_forms import conjunction, solve, window_kernel
 
 WINDOW = {
     "kernel": Attribute("ints", "taps of the window along each of the last axes"),
@@ -148,7 +148,7 @@ def _lower_max_pool(node: Node) -> Kernel:
     pool, (x,) = Pool.of(node.attributes, node.output_types[0].rank), node.inputs
     shape = node.output_types[0].shape
     window = solve(pool.windows, shape, [(pool.elements, x.type.shape)], pool.sizes(shape))
-    value: Expr = forms.load(node, 0, _indices(window, pool.elements, x.type.shape))
+    value: Expr = forms.load(node, 0, window.indices(pool.elements, x.type.shape))
     tap: Expr = Cast(as_expr(pool.number), i32)
     held = window.held()
     if held is not None:  # the neutral element of the combiner where there is none
@@ -162,10 +162,6 @@ def _lower_max_pool(node: Node) -> Kernel:
         stores=(Store("out0", index, Name("best")), Store("out1", index, _number(Name("tap"), pool.dtype))),
     )
     return Kernel(forms.kernel_name(node), forms.operands(node), window.axes(window.space), (stage,))
-
-
-def _indices(window: Window, indices: IndexMap, shape: Sequence[Dim]) -> list[Index]:
-    return [window.index(index, dim) for index, dim in zip(indices, shape, strict=True)]
 
 
 def _number(tap: Expr, dtype: DType) -> Expr:
@@ -286,19 +282,13 @@ def _scattered(node: Node, rows: Sequence[tuple[int, ...]]) -> Kernel:
 def _gathered(node: Node) -> Kernel:
     pool, windows = Pool.of(node.attributes, node.type.rank), node.inputs[0].type.shape
     window = solve(pool.elements, node.type.shape, [(pool.windows, windows)], pool.sizes(windows))
-    g, tap = (forms.load(node, k, _indices(window, pool.windows, windows)) for k in (0, 1))
+    g, tap = (forms.load(node, k, window.indices(pool.windows, windows)) for k in (0, 1))
     number = window.expr(window.affine(pool.number))
     here: Expr = Apply("eq", (Cast(tap, i32), Cast(number, i32)))
     held = window.held()
     test = here if held is None else conjunction([held, here])
     assert test is not None
-    value = Apply("where", (test, g, Const(0, node.type.dtype)))
-    stage = Stage(
-        reduce=window.axes(window.reduce),
-        accumulates=(Accumulate(("acc",), "sum", (value,)),),
-        stores=(Store("out0", tuple(window.store), Name("acc")),),
-    )
-    return Kernel(forms.kernel_name(node), forms.operands(node), window.axes(window.space), (stage,))
+    return window_kernel(node, window, Apply("where", (test, g, Const(0, node.type.dtype))))
 
 
 def _tap_samples(unpool: bool) -> Sequence[Sample]:

@@ -12,7 +12,6 @@ and that with respect to the second is `[n, c, 2*y+ky-1, x+kx] [n, o, y, x] -> [
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,12 @@ from graphc.ir.dims import Dim, format_shape
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Attribute, Attributes, Op, Sample, define
 from graphc.ir.types import TensorType
-from graphc.kernel.expr import Apply, Const, Expr, Name
-from graphc.kernel.form import Accumulate, Kernel, Stage, Store
+from graphc.kernel.expr import Apply, Const, Expr
+from graphc.kernel.form import Kernel
 from graphc.ops import forms
 from graphc.ops.index_maps import Equation, axes_of, axis_sizes, normalised, parse_equation, plain_axis, positions
 from graphc.ops.rules import NUMBERS, expect_dtype, expect_operands
-from graphc.ops.window_forms import Window, conjunction, solve
+from graphc.ops.window_forms import solve, window_kernel
 
 
 def _infer_contract(types: Sequence[TensorType], attributes: Attributes) -> tuple[TensorType, ...]:
@@ -106,29 +105,13 @@ def _lower_contract(node: Node) -> Kernel:
     *read, result = normalised(equation, sizes)
     window = solve(result, node.type.shape, list(zip(read, shapes, strict=False)), sizes)
     factors = tuple(
-        forms.load(node, k, [window.index(i, d) for i, d in zip(indices, shapes[k], strict=True)])
-        for k, indices in enumerate(read)
+        forms.load(node, k, window.indices(indices, shapes[k])) for k, indices in enumerate(read)
     )
     product: Expr = Apply("mul", factors)
     held = window.held()
     if held is not None:
         product = Apply("where", (held, product, Const(0, node.type.dtype)))
     return window_kernel(node, window, product)
-
-
-def window_kernel(node: Node, window: Window, value: Expr) -> Kernel:
-    """The kernel that sums `value` over a window's reduce axes for each element of the result of `node`."""
-    summed = bool(window.reduce)
-    store = Store("out0", tuple(window.store), Name("acc") if summed else value)
-    stage = Stage(
-        reduce=window.axes(window.reduce),
-        accumulates=(Accumulate(("acc",), "sum", (value,)),) if summed else (),
-        stores=(replace(store, guard=conjunction(window.tests(window.stored_if))),),
-    )
-    operands = forms.operands(node)
-    if window.partial:
-        operands = tuple(replace(o, init=0.0) if o.role == "out" else o for o in operands)
-    return Kernel(forms.kernel_name(node), operands, window.axes(window.space), (stage,))
 
 
 # ---- samples ---------------------------------------------------------------------------------------------------------

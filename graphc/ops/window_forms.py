@@ -11,13 +11,15 @@ reduce axes, by an affine function of the outer axes, or by a table over one out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.errors import CompileError
 from graphc.ir.dims import Dim
+from graphc.ir.graph import Node
 from graphc.ir.types import i64
-from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Index, as_expr, replace_axes
-from graphc.kernel.form import Axis, Bound, Table
+from graphc.kernel.expr import Affine, Apply, Computed, Const, Expr, Index, Name, as_expr, replace_axes
+from graphc.kernel.form import Accumulate, Axis, Bound, Kernel, Stage, Store, Table
+from graphc.ops import forms
 from graphc.ops.index_maps import IndexMap, axes_of, extremes, is_not_negative, plain_axis
 
 
@@ -60,6 +62,10 @@ class Window:
             return whole if divisor == 1 else Computed(self.expr(affine), 0, dim)
         low = Apply("max", (self.expr(affine), Const(0, i64)))
         return Computed(Apply("min", (low, as_expr(Affine((), dim - 1)))), 0, dim)
+
+    def indices(self, indices: IndexMap, shape: Sequence[Dim]) -> list[Index]:
+        """Where a point is in a tensor of a shape."""
+        return [self.index(index, dim) for index, dim in zip(indices, shape, strict=True)]
 
     def affine(self, index: Affine) -> Affine:
         """An index with the solved axes replaced."""
@@ -195,6 +201,21 @@ def _conditions(window: Window, read: Sequence[tuple[IndexMap, Sequence[Dim]]]) 
         whole, divisor = window.quotients.get(plain_axis(affine) or "", (affine, 1))
         found.update(dict.fromkeys(_sides(whole, dim * divisor)))
     return list(found)
+
+
+def window_kernel(node: Node, window: Window, value: Expr) -> Kernel:
+    """The kernel that sums `value` over a window's reduce axes for each element of the result of `node`."""
+    summed = bool(window.reduce)
+    store = Store("out0", tuple(window.store), Name("acc") if summed else value)
+    stage = Stage(
+        reduce=window.axes(window.reduce),
+        accumulates=(Accumulate(("acc",), "sum", (value,)),) if summed else (),
+        stores=(replace(store, guard=conjunction(window.tests(window.stored_if))),),
+    )
+    operands = forms.operands(node)
+    if window.partial:
+        operands = tuple(replace(o, init=0.0) if o.role == "out" else o for o in operands)
+    return Kernel(forms.kernel_name(node), operands, window.axes(window.space), (stage,))
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
