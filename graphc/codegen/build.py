@@ -26,7 +26,7 @@ from graphc.ops.scan import length_symbols
 from graphc.passes.manager import Stage, run
 from graphc.passes.pipeline import default_pipeline
 
-PLANNING = ("layouts", "split")  # what can be switched off behind the passes
+PLANNING = ("layouts", "split", "prepare")  # what can be switched off behind the passes
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def build(
         schedule = sharing.schedules.get(form.name, scheduled[form.name].schedule)
         compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
-    plan = replace(sharing.plan, entries=_with_symbols(sharing.plan.entries, symbols))
+    preparations = (replace(p, entries=_with_symbols(p.entries, symbols)) for p in sharing.plan.preparations)
+    entries = _with_symbols(sharing.plan.entries, symbols)
+    plan = replace(sharing.plan, entries=entries, preparations=tuple(preparations))
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }

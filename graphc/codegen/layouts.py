@@ -13,7 +13,7 @@ where row-major suits every contraction: a perceptron stays as it is.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -32,16 +32,25 @@ WORTH = 0.8  # share of the estimated cost of row-major that other layouts must 
 CALL = 100.0  # cycles that one more kernel costs
 LEAST_GAIN = 1e-3  # share of the whole below which a change is not taken
 ROUNDS = 6
+PREPARED = 0.05  # what work that need not be done in each call counts
 
 Axis: TypeAlias = int | None  # the axis that is innermost; None: row-major
 
 
-def assign_layouts(region: Region, storage: Storage, fixed: set[str], host: Host) -> tuple[str, ...]:
+def assign_layouts(
+    region: Region,
+    storage: Storage,
+    fixed: set[str],
+    host: Host,
+    steady: Collection[str] = (),
+    prepared: Collection[str] = (),
+) -> tuple[str, ...]:
     """Choose layouts for the values of a program, rewrite the region's kernels, add conversions. Returns remarks.
 
     `fixed` names values that must stay row-major beside leaves and what branches and loops touch: results, updates.
+    The kernels `prepared` do not run in every call, and neither do conversions of what they make and of `steady`.
     """
-    search = _Search(region, storage, fixed, host)
+    search = _Search(region, storage, fixed, host, steady, prepared)
     if not search.worth_while():
         return ()
     before = search.total(_State())
@@ -69,13 +78,24 @@ class _State:
 class _Search:
     """The kernels of a region, the values that they may read and write in other layouts, and what that costs."""
 
-    def __init__(self, region: Region, storage: Storage, fixed: set[str], host: Host) -> None:
+    def __init__(
+        self,
+        region: Region,
+        storage: Storage,
+        fixed: set[str],
+        host: Host,
+        steady: Collection[str],
+        prepared: Collection[str],
+    ) -> None:
         self.region, self.storage, self.host = region, storage, host
+        self.prepared, self.steady = prepared, set(steady)
         self.kernels = [item for item in region.items if isinstance(item, Kernel)]
         self.estimates = {kernel.name: Estimate(kernel, host) for kernel in self.kernels}
         self.operands: dict[str, Operand] = {}
         self.users: dict[str, list[Kernel]] = {}
         for kernel in self.kernels:
+            if kernel.name in prepared:
+                self.steady |= {storage.owner(o.name) for o in kernel.outputs}
             for operand in kernel.operands:
                 self.operands.setdefault(operand.name, operand)
                 self.users.setdefault(operand.name, []).append(kernel)
@@ -120,8 +140,9 @@ class _Search:
         total, excess = 0.0, 0.0
         for kernel in self.kernels:
             cost, ideal = self._cost(kernel, (None,) * len(kernel.operands)), self.estimates[kernel.name].ideal
+            share = PREPARED if kernel.name in self.prepared else 1.0
             total += cost
-            excess += cost - ideal if ideal is not None and cost > UNSUITED * ideal else 0.0
+            excess += cost - share * ideal if ideal is not None and cost > UNSUITED * share * ideal else 0.0
         return bool(self.candidates) and excess > (1 - WORTH) * total
 
     def total(self, state: _State) -> float:
@@ -150,7 +171,8 @@ class _Search:
         key = (kernel.name, axes)
         if key not in self._costs:
             strides = {o.name: self.strides(o, axis) for o, axis in zip(kernel.operands, axes, strict=True)}
-            self._costs[key] = self.estimates[kernel.name].cycles(strides)
+            share = PREPARED if kernel.name in self.prepared else 1.0
+            self._costs[key] = share * self.estimates[kernel.name].cycles(strides)
         return self._costs[key]
 
     def strides(self, operand: Operand, axis: Axis) -> tuple[int, ...]:
@@ -171,7 +193,8 @@ class _Search:
             self._conversions[name] = Estimate(kernel, self.host)
         operand = self.operands[name]
         strides = {name: self.strides(operand, self.axis(name, state)), f"{name}_copy": self.strides(operand, axis)}
-        return CALL + self._conversions[name].cycles(strides)
+        share = PREPARED if self.storage.owner(name) in self.steady else 1.0
+        return share * (CALL + self._conversions[name].cycles(strides))
 
     # -- search ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from graphc.codegen.host import Host
 from graphc.codegen.layouts import assign_layouts
 from graphc.codegen.lifetimes import ALIGNMENT, assign_offsets, lifetimes
 from graphc.codegen.lower import LoweredNode, Names, NestedNode, clamp_indices, index_readers, label_sources
+from graphc.codegen.prepare import Prepared, kept_memories, prepared_kernels, separate, told
 from graphc.codegen.regions import (
     Block,
     Region,
@@ -36,7 +37,7 @@ from graphc.ir.dims import evaluate, format_shape
 from graphc.ir.graph import Graph, Value
 from graphc.kernel.compose import rename_operands
 from graphc.kernel.form import Kernel
-from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Peak, Plan, Update, While
+from graphc.kernel.plan import Branch, Buffer, Call, Check, Entry, Loop, Peak, Plan, Preparation, Update, While
 from graphc.kernel.plan_text import largest
 from graphc.kernel.schedule import Schedule
 
@@ -82,17 +83,21 @@ class Planner:
         self.index_readers = index_readers(lowered)
         self.leaves = {names.of(v) for v in graph.inputs}
         self.updates: list[Update] = []
+        self.preparations: tuple[Prepared, ...] = ()
+        self.prepared: list[str] = []  # memories that keep prepared values between calls
         self.schedules: dict[str, Schedule] = {}
         count = len(graph.outputs) - len(signature.updated)
         self.results = [names.of(v) for v in graph.outputs[:count]]
         self.news = [names.of(v) for v in graph.outputs[count:]]
         self.variable_names = {v.name: names.of(v) for v in graph.inputs if v.name in signature.variables}
 
-    def arrange(self, machine: Host, without: Sequence[str]) -> tuple[str, ...]:
+    def arrange(self, machine: Host, without: Sequence[str], prepare: bool) -> tuple[str, ...]:
         """Choose layouts, then cut long reductions in pieces, unless switched off. Returns remarks."""
         remarks: tuple[str, ...] = ()
         if "layouts" not in without:
-            remarks = assign_layouts(self.region, self.storage, {*self.results, *self.news}, machine)
+            fixed, steady = {*self.results, *self.news}, {*self.read_only(), *self.storage.constants}
+            rarely = prepared_kernels(self.region, self.storage, steady) if prepare else set()
+            remarks = assign_layouts(self.region, self.storage, fixed, machine, steady if prepare else (), rarely)
             items = self.region.items
             items[:] = [ascending(item) if isinstance(item, Kernel) else item for item in items]
         if "split" not in without:
@@ -134,13 +139,22 @@ class Planner:
             return False
         return overwrite(self.storage, self.region, new, target)
 
+    def read_only(self) -> set[str]:
+        """The variables that the program does not write."""
+        return {name for variable, name in self.variable_names.items() if variable not in self.signature.updated}
+
+    def prepare(self) -> None:
+        """Take what need not run in every call out of the step."""
+        self.preparations = separate(self.region, self.storage, self.read_only())
+        self.prepared = kept_memories(self.region, self.preparations, self.storage, self._outlive())
+
     def order_items(self) -> None:
         """Put the items of all regions into the order of the table."""
-        for region in regions_within(self.region):
+        for region in self._regions():
             ordered = in_order(region, self.storage)
             assert ordered is not None, "every accepted in-place update kept the order possible"
             region.items = ordered
-        order_for_memory(self.region, self.storage, self._inputs(), self._kept())
+        order_for_memory(self.region, self.storage, [*self._inputs(), *self.prepared], self._kept())
 
     def recompute(self, targets: Sequence[int]) -> bool:
         """Compute a value again, instead of keeping it, for each of `targets`; False if that helps no more."""
@@ -151,11 +165,21 @@ class Planner:
         overwrite_dead_operands(self.region, self.storage, self._kept())
 
     def _kept(self) -> list[str]:
-        return [*self._outlive(), *predicates_within(self.region)]
+        return [*self._outlive(), *predicates_within(self.region), *self.prepared]
 
     def _outlive(self) -> tuple[str, ...]:
         """Values that are read after the last kernel."""
         return (*self.results, *(u.source for u in self.updates))
+
+    def _whole(self) -> Region:
+        """All items, those of the preparations first."""
+        ahead = [item for preparation in self.preparations for item in preparation.region.items]
+        return Region(self.graph, items=[*ahead, *self.region.items])
+
+    def _regions(self) -> Iterator[Region]:
+        """All regions, those of the preparations first."""
+        for region in (*(p.region for p in self.preparations), self.region):
+            yield from regions_within(region)
 
     def _inputs(self) -> list[str]:
         special = {*self.signature.variables, self.signature.rng}
@@ -166,12 +190,12 @@ class Planner:
     def plan(self) -> PlannedProgram:
         """The finished plan."""
         storage = self.storage
-        inputs = self._inputs()
-        kernels = {kernel.name: self._in_place(kernel) for kernel in kernels_within(self.region)}
-        checked = {k.name for region in regions_within(self.region) if not region.conditional
+        inputs, whole = self._inputs(), self._whole()
+        kernels = {kernel.name: self._in_place(kernel) for kernel in kernels_within(whole)}
+        checked = {k.name for region in self._regions() if not region.conditional
                    for k in region.items if isinstance(k, Kernel)}  # fmt: skip
-        used = self._used_names(kernels.values())
-        lives = lifetimes(self.region, storage, inputs, self._outlive())
+        used = self._used_names(kernels.values(), predicates_within(whole))
+        lives = lifetimes(whole, storage, [*inputs, *self.prepared], [*self._outlive(), *self.prepared])
         lives = lives.of({n for n in lives.spans if n in inputs or n not in self.leaves | storage.constants.keys()})
         sizes = {name: storage.nbytes(name) for name in lives.spans}
         offsets, arena = assign_offsets(sizes, lives.spans)
@@ -193,9 +217,11 @@ class Planner:
             written=tuple(dict.fromkeys(t for t in storage.written.values() if t in variables)),
             checks=tuple(self._checks(kernels[name] for name in kernels if name in checked)),
             peak=Peak(alive, lives.entries[at] if 0 <= at < len(lives.entries) else "", values, self._total(used)),
+            preparations=tuple(Preparation(p.variables, self._entries(p.region, kernels)) for p in self.preparations),
         )
         clamped = tuple(self._clamped(kernel, name in checked) for name, kernel in kernels.items())
-        return PlannedProgram(plan, clamped, constants, owners, self.schedules)
+        remarks = told(self.preparations, storage, self.prepared)
+        return PlannedProgram(plan, clamped, constants, owners, self.schedules, remarks)
 
     def _total(self, used: Iterable[str]) -> int:
         """Bytes of the values of the arena if each had memory of its own, those written in place too."""
@@ -241,10 +267,10 @@ class Planner:
             if stride := self.storage.spot(name).strides.get(loop.name):
                 yield name, stride
 
-    def _used_names(self, kernels: Iterable[Kernel]) -> list[str]:
+    def _used_names(self, kernels: Iterable[Kernel], predicates: Iterable[str]) -> list[str]:
         names = dict.fromkeys(self.names.of(v) for v in self.graph.inputs)
         names.update(dict.fromkeys(o.name for k in kernels for o in k.operands))
-        names.update(dict.fromkeys(predicates_within(self.region)))
+        names.update(dict.fromkeys(predicates))
         names.update(dict.fromkeys(map(self._result_name, self.results)))
         names.update(dict.fromkeys(n for u in self.updates for n in (u.target, u.source)))
         for name in list(names):
@@ -262,7 +288,8 @@ class Planner:
         elif owner in self.leaves and self.storage.values[owner].name == self.signature.rng:
             region, offset = "rng", 0
         else:
-            region, offset, start = ("input" if owner in self.leaves else "scratch"), offsets[owner] + start, 0
+            region = "input" if owner in self.leaves else "prepared" if owner in self.prepared else "scratch"
+            offset, start = offsets[owner] + start, 0
         dims, layout = format_shape(type_.shape)[1:-1], self.storage.layouts.get(name)
         lies = "" if layout is None else layout.text([str(dim) for dim in type_.shape])
         return Buffer(name, type_.dtype.name, shape, region, offset, self.storage.nbytes(name), dims, start, lies)
@@ -346,22 +373,31 @@ def plan_program(
     """Order the kernels, place every value and return the plan; see the module docstring.
 
     Layouts are chosen, and reductions split, for `machine` (None: not at all). Where the arena would exceed
-    `memory_limit` bytes, maps are computed again instead of being kept. Raises MemoryLimitError, naming the largest
-    values and the least that would do, if that is not enough.
+    `memory_limit` bytes, nothing is prepared ahead of the step, and then maps are computed again instead of being kept.
+    Raises MemoryLimitError, naming the largest values and the least that would do, if that is not enough.
     """
 
-    def planned(targets: Sequence[int]) -> PlannedProgram | None:
+    def planned(targets: Sequence[int], prepare: bool = False) -> PlannedProgram | None:
         planner = Planner(graph, lowered, names.copy(), signature, capacities)
-        remarks = () if machine is None else planner.arrange(machine, without)
+        remarks = () if machine is None else planner.arrange(machine, without, prepare)
         planner.place_updates()
+        if prepare:
+            planner.prepare()
         planner.order_items()
         if not planner.recompute(targets):
             return None
         planner.reuse_operands()
-        return replace(planner.plan(), remarks=remarks)
+        found = planner.plan()
+        return replace(found, remarks=(*remarks, *found.remarks))
 
-    found = planned(())
+    found = planned((), prepare="prepare" not in without)
     assert found is not None
-    if memory_limit is None:
+    if memory_limit is None or found.plan.arena_bytes <= memory_limit:
         return found
-    return fit(memory_limit, found, planned)
+    needed, prepared = found.plan.arena_bytes, bool(found.plan.preparations)
+    if prepared:
+        found = planned(())
+        assert found is not None
+    found = fit(memory_limit, found, planned)
+    given_up = f"nothing is prepared ahead of the step: that needs {format_bytes(needed)}, more than memory_limit"
+    return replace(found, remarks=(*found.remarks, given_up)) if prepared else found

@@ -9,7 +9,7 @@ Kernels name their operands by values. A block makes the outputs of its node and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -64,6 +64,28 @@ def makes(item: Item) -> tuple[str, ...]:
 def reads(item: Item) -> tuple[str, ...]:
     """The values that an item reads: for a block, those of the region around it."""
     return item.needs if isinstance(item, Block) else tuple(o.name for o in item.inputs)
+
+
+def all_reads(item: Item) -> Iterator[str]:
+    """The values that an item reads, those within a block too."""
+    yield from reads(item)
+    if isinstance(item, Block):
+        yield from [item.predicate] if item.predicate else []
+        for part in item.regions:
+            yield from predicates_within(part)
+            yield from (o.name for kernel in kernels_within(part) for o in kernel.inputs)
+
+
+def all_writes(item: Item) -> Iterator[str]:
+    """The values that an item makes, those within a block too."""
+    yield from makes(item)
+    if isinstance(item, Block):
+        yield from (o.name for part in item.regions for kernel in kernels_within(part) for o in kernel.outputs)
+
+
+def memories(names: Iterable[str], storage: Storage) -> set[str]:
+    """The owners of the memory of values."""
+    return {storage.owner(name) for name in names}
 
 
 def is_elementwise(kernel: Kernel) -> bool:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from graphc.codegen.lifetimes import lifetimes
 from graphc.codegen.regions import (
-    Block,
     Item,
     Region,
+    all_reads,
+    all_writes,
     dependencies,
     is_elementwise,
-    kernels_within,
-    makes,
+    memories,
     overwrite,
-    predicates_within,
-    reads,
     regions_within,
 )
 from graphc.codegen.storage import Storage
@@ -45,8 +43,8 @@ def _peak(region: Region, storage: Storage, inputs: Iterable[str], kept: Iterabl
 
 def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> list[Item]:
     """The items in an order of their dependencies: of those that can run, one that allocates nothing, or the first."""
-    written = [_memories(_writes(item), storage) for item in region.items]
-    touched = [_memories((*_reads(item), *_writes(item)), storage) for item in region.items]
+    written = [memories(all_writes(item), storage) for item in region.items]
+    touched = [memories((*all_reads(item), *all_writes(item)), storage) for item in region.items]
     before = dependencies(region, storage)
     for later in range(len(region.items)):  # what touches memory that another writes keeps its place before or after it
         before[later] |= {i for i in range(later) if written[i] & touched[later] or touched[i] & written[later]}
@@ -69,26 +67,6 @@ def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> l
         for owner in touched[chosen] & own:
             waiting[owner].discard(chosen)
     return [region.items[i] for i in order]
-
-
-def _reads(item: Item) -> Iterator[str]:
-    """The values that an item reads, those within a block too."""
-    yield from reads(item)
-    if isinstance(item, Block):
-        yield from [item.predicate] if item.predicate else []
-        for part in item.regions:
-            yield from predicates_within(part)
-            yield from (o.name for kernel in kernels_within(part) for o in kernel.inputs)
-
-
-def _writes(item: Item) -> Iterator[str]:
-    yield from makes(item)
-    if isinstance(item, Block):
-        yield from (o.name for part in item.regions for kernel in kernels_within(part) for o in kernel.outputs)
-
-
-def _memories(names: Iterable[str], storage: Storage) -> set[str]:
-    return {storage.owner(name) for name in names}
 
 
 def overwrite_dead_operands(region: Region, storage: Storage, kept: Collection[str]) -> None:
@@ -118,5 +96,5 @@ def overwrite_dead_operands(region: Region, storage: Storage, kept: Collection[s
 def _last_uses(region: Region, storage: Storage) -> dict[str, int]:
     last: dict[str, int] = {}
     for position, item in enumerate(region.items):
-        last |= dict.fromkeys(_memories((*_reads(item), *_writes(item)), storage), position)
+        last |= dict.fromkeys(memories((*all_reads(item), *all_writes(item)), storage), position)
     return last

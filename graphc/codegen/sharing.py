@@ -61,7 +61,9 @@ def share_work(
             if found.saved > best.saved + LEAST_GAIN:
                 best, latest = found, units.schedules
         changed |= latest
-    return Sharing(replace(plan, entries=best.entries), changed)
+    ahead = (_choose(plan, kernels, {}, host, preparation.entries).entries for preparation in plan.preparations)
+    preparations = tuple(replace(p, entries=found) for p, found in zip(plan.preparations, ahead, strict=True))
+    return Sharing(replace(plan, entries=best.entries, preparations=preparations), changed)
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,31 @@ class _Choice:
     gains: dict[str, float]
 
 
-def _choose(plan: Plan, kernels: Mapping[str, Scheduled], gains: dict[str, float], host: Host) -> _Choice:
-    """The best of the least amounts of work from which calls are shared. `gains` are those of calls shared anyway."""
+def _choose(
+    plan: Plan,
+    kernels: Mapping[str, Scheduled],
+    gains: dict[str, float],
+    host: Host,
+    ahead: tuple[Entry, ...] | None = None,
+) -> _Choice:
+    """The best of the least amounts of work from which calls are shared. `gains` are those of calls shared anyway.
+
+    The entries are those of the step, or `ahead` of it those of a preparation, which ends with a barrier anyway.
+    """
+    entries = plan.entries if ahead is None else ahead
     work = {name: work_estimate(kernel, host) for name, kernel in kernels.items()}
     saves = {name: ns / 2 for name, ns in work.items()} | gains
     touches = Touches(plan, kernels, host)
-    best = _Choice(plan.entries, 0.0, {})
+    after = touches.after_step() if ahead is None else ()
+    best = _Choice(entries, 0.0, {})
     tried: set[frozenset[str]] = {frozenset()}
     for least in SMALLEST_SHARED:
         shared = {name: max(ns, 1) for name, ns in work.items() if ns >= least or name in gains}
         if frozenset(shared) in tried:
             continue
         tried.add(frozenset(shared))
-        placed, pending = place_barriers(_marked(plan.entries, shared), touches)
-        end = (Barrier(),) if conflict(pending, touches.after_step()) else ()
+        placed, pending = place_barriers(_marked(entries, shared), touches)
+        end = (Barrier(),) if conflict(pending, after) else ()
         if (saving := _saved((*placed, *end), saves)) > best.saved:
             best = _Choice((*placed, *end), saving, gains)
     return best

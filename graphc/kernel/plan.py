@@ -1,6 +1,7 @@
 """A finished program as data: a table of kernel calls, loops and barriers over one memory plan.
 
-    Plan    = name, Buffer*, Entry*, extents, results, Peak
+    Plan    = name, Buffer*, Preparation*, Entry*, extents, results, Peak
+    Preparation = variable*, Entry*
     Entry   = Call(kernel, Buffer name*) | Barrier
             | Branch(predicate, then Entry*, orelse Entry*)
             | Loop(name, count, Entry*) | While(name, test Entry*, predicate, body Entry*)
@@ -20,19 +21,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
-REGIONS = ("scratch", "input", "variable", "constant", "rng")
+REGIONS = ("scratch", "prepared", "input", "variable", "constant", "rng")
 
 
 @dataclass(frozen=True)
 class Buffer:
     """A tensor's place.
 
-    region: `scratch` (in the arena, at `offset`), `input` (filled at every call, lives in the arena at `offset`),
+    region: `scratch` (in the arena, at `offset`), `prepared` (in the arena too, kept between calls), `input` (filled at
+    every call, lives in the arena at `offset`),
     `variable` (a parameter or state, owned outside; `offset` is its index in `Plan.variables`),
     `constant` (read-only; `offset` is its index in `Plan.constants`), `rng` (int64 [seed, step] of the program).
     `start` is where in its variable, constant or rng the buffer begins, in bytes (a slice that a loop begins with).
     `shape` is the capacity; `dims` is the shape as text with its symbols (`N,784`). Elements lie row-major, but for
-    scratch with a `layout`: its parts in the order of memory, and the padding of its rows (`[6][28][28][N]+11`).
+    scratch or prepared with a `layout`: its parts in the order of memory, and the padding of its rows (`[6][28][28][N]+11`).
     """
 
     name: str
@@ -105,6 +107,17 @@ Entry: TypeAlias = Call | Barrier | Loop | Branch | While
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """Entries that run ahead of a step if any of `variables` (buffers) was written since they ran, and at the first.
+
+    What the step, or a later preparation, reads of what they write is `prepared`.
+    """
+
+    variables: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
 class Update:
     """After the kernels: copy `source` (a buffer) into the variable `target`; for updates not written in place."""
 
@@ -152,23 +165,36 @@ class Plan:
     written: tuple[str, ...] = ()  # variables that kernels write in place
     checks: tuple[Check, ...] = ()
     peak: Peak = Peak()
+    preparations: tuple[Preparation, ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`. Raises KeyError if there is none."""
         return {b.name: b for b in self.buffers}[name]
 
     def calls(self) -> Iterator[Call]:
-        """Every kernel call, those in loops and branches included, in order."""
-        yield from (entry for entry in walk(self.entries) if isinstance(entry, Call))
+        """Every kernel call, those in loops and branches included, in order; preparations come first."""
+        yield from (entry for entry in walk(self.all_entries()) if isinstance(entry, Call))
+
+    def all_entries(self) -> Iterator[Entry]:
+        """The entries of the preparations, then those of the step."""
+        for preparation in self.preparations:
+            yield from preparation.entries
+        yield from self.entries
 
     def call_counts(self) -> list[tuple[Call, int, int | None]]:
-        """Every kernel call with the least and the greatest number of times that a step runs it; None: no bound."""
-        return list(_counted(self.entries, 1, 1))
+        """Every kernel call with the least and the greatest number of times that a step runs it; None: no bound.
+
+        The least is 0 in a preparation, which most steps do not run.
+        """
+        prepared = (entry for preparation in self.preparations for entry in preparation.entries)
+        return [*_counted(prepared, 0, 1), *_counted(self.entries, 1, 1)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, strings and numbers."""
         data = asdict(self)
         data["entries"] = _to_json(self.entries)
+        data["preparations"] = [{"variables": list(p.variables), "entries": _to_json(p.entries)}
+                                for p in self.preparations]
         return data
 
     @staticmethod
@@ -179,6 +205,8 @@ class Plan:
             name=data["name"],
             buffers=tuple(Buffer(**{**b, "shape": tuple(b["shape"])}) for b in data["buffers"]),
             entries=_from_json(data["entries"]),
+            preparations=tuple(Preparation(tuple(p["variables"]), _from_json(p["entries"]))
+                               for p in data["preparations"]),
             arena_bytes=data["arena_bytes"],
             extents=dict(data["extents"]),
             updates=tuple(Update(**u) for u in data["updates"]),

@@ -16,7 +16,11 @@ def print_plan(plan: Plan) -> str:
     lines = [f"plan {plan.name}{' where ' + extents if extents else ''} {{"]
     lines += ["  " + line for line in _summary(plan)] + ["  memory {"]
     lines += ["    " + line for line in _memory(plan)]
-    lines += ["  }", "  table {", *("    " + line for line in _entries(plan.entries)), "  }"]
+    lines += ["  }"]
+    for preparation in plan.preparations:
+        when = f"when {', '.join(preparation.variables)} changed" if preparation.variables else "once"
+        lines += [f"  prepare {when} {{", *("    " + line for line in _entries(preparation.entries)), "  }"]
+    lines += ["  table {", *("    " + line for line in _entries(plan.entries)), "  }"]
     for label, names in (("inputs", plan.inputs), ("results", plan.results), ("written", plan.written)):
         if names:
             lines.append(f"  {label} {', '.join(names)}")
@@ -28,12 +32,22 @@ def print_plan(plan: Plan) -> str:
 def _summary(plan: Plan) -> Iterator[str]:
     """The size of the arena beside that of the values in it, and where most of it is in use."""
     values = f", for values of {plan.peak.total} bytes" if plan.peak.total else ""
-    yield f"arena {plan.arena_bytes} bytes{values}"
+    kept = kept_bytes(plan)
+    yield f"arena {plan.arena_bytes} bytes{values}{f', {kept} kept between calls' if kept else ''}"
     if plan.peak.entry:
         sizes = {b.name: b.nbytes for b in plan.buffers}
         names = sorted(plan.peak.values, key=lambda name: -sizes.get(name, 0))
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         yield f"peak {plan.peak.nbytes} bytes at {plan.peak.entry}: {', '.join(names[:MOST_NAMED])}{more}"
+
+
+def kept_bytes(plan: Plan) -> int:
+    """Bytes of the arena that are kept between calls: those of prepared values."""
+    kept, end = 0, 0
+    for first, last in sorted((b.offset, b.offset + b.nbytes) for b in plan.buffers if b.region == "prepared"):
+        kept += max(0, last - max(first, end))  # views and slices are the same bytes
+        end = max(end, last)
+    return kept
 
 
 def largest(buffers: Iterable[Buffer], count: int = 3) -> Iterator[str]:
@@ -49,10 +63,10 @@ def _comment(text: str) -> str:
 
 def _memory(plan: Plan) -> Iterator[str]:
     """One line a buffer, by region and offset, in columns."""
-    regions = list(dict.fromkeys(("scratch", "input", *(b.region for b in plan.buffers))))
+    regions = list(dict.fromkeys(("scratch", "prepared", "input", *(b.region for b in plan.buffers))))
     ordered = sorted(plan.buffers, key=lambda b: (regions.index(b.region), b.offset, b.name))
     steps: dict[str, str] = {}
-    for loop in (entry for entry in walk(plan.entries) if isinstance(entry, Loop)):
+    for loop in (entry for entry in walk(plan.all_entries()) if isinstance(entry, Loop)):
         for name, step in loop.strides:
             steps[name] = f"{steps.get(name, '')}, {step:+} each {loop.name}"
     rows = [(b.name, _type(b), b.region, _place(b) + steps.get(b.name, "")) for b in ordered]
@@ -69,7 +83,7 @@ def _type(buffer: Buffer) -> str:
 
 
 def _place(buffer: Buffer) -> str:
-    if buffer.region in ("scratch", "input"):
+    if buffer.region in ("scratch", "prepared", "input"):
         return f"{buffer.offset} .. {buffer.offset + buffer.nbytes}"
     start = f" from {buffer.start}" if buffer.start else ""
     return f"#{buffer.offset}, {buffer.nbytes} bytes{start}"

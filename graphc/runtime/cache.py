@@ -34,7 +34,7 @@ from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Plan
 
 MAGIC = b"\x89GRAPHC\n"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".program"
 DEFAULT_LIMIT = 2**30
 _PREFIX = struct.Struct("<8sI32s")

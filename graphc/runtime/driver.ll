@@ -20,6 +20,12 @@
 ;   control 0 stop flag    1 steps wanted    4 times, or 0: for each thread and row two int64, calls and nanoseconds
 ;           2, 3 whether another step follows, as thread 0 decided in an even and in an odd one
 ;           5 clock id for clock_gettime     6 where the threads meet: an event, see team.ll
+;           7 watches    8 how many
+;
+; A watch is four int64: the address of a variable's two counts of changes, these counts when it was last looked at, and
+; the address of a flag. Thread 0 looks once a call, before the others begin, and sets the flags of what has changed; a
+; table branches on them to what must be prepared again, and clears them after it. So all threads go the same way, and
+; what is not prepared to its end stays flagged, also if the variable is written meanwhile.
 ;
 ; One walk over the table is a step. A stop flag is obeyed between steps only, so that a step that has begun to
 ; write variables finishes. The result is the number of steps done.
@@ -38,6 +44,52 @@ entry:
   %more = icmp sgt i64 %wanted, 0
   %go = and i1 %unstopped, %more
   ret i1 %go
+}
+
+; Set the flags of the variables that were written since the last look.
+define internal void @look(ptr %control) {
+entry:
+  %watches.at = getelementptr i64, ptr %control, i64 7
+  %number.at = getelementptr i64, ptr %control, i64 8
+  %number = load i64, ptr %number.at
+  br label %check
+
+check:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %more = icmp slt i64 %i, %number
+  br i1 %more, label %compare, label %out
+
+compare:
+  %watches = load ptr, ptr %watches.at
+  %offset = mul i64 %i, 4
+  %watch = getelementptr i64, ptr %watches, i64 %offset
+  %counts = load ptr, ptr %watch
+  %python.at = getelementptr i64, ptr %counts, i64 1
+  %steps = load atomic i64, ptr %counts acquire, align 8
+  %python = load atomic i64, ptr %python.at acquire, align 8
+  %steps.seen.at = getelementptr i64, ptr %watch, i64 1
+  %python.seen.at = getelementptr i64, ptr %watch, i64 2
+  %steps.seen = load i64, ptr %steps.seen.at
+  %python.seen = load i64, ptr %python.seen.at
+  %steps.same = icmp eq i64 %steps, %steps.seen
+  %python.same = icmp eq i64 %python, %python.seen
+  %same = and i1 %steps.same, %python.same
+  br i1 %same, label %next, label %flag
+
+flag:
+  store i64 %steps, ptr %steps.seen.at
+  store i64 %python, ptr %python.seen.at
+  %flag.at = getelementptr i64, ptr %watch, i64 3
+  %raised = load ptr, ptr %flag.at
+  store i64 1, ptr %raised
+  br label %next
+
+next:
+  %i.next = add i64 %i, 1
+  br label %check
+
+out:
+  ret void
 }
 
 ; The steps of one thread, one at least.

@@ -20,8 +20,9 @@ ROW = 8  # int64 columns of a table row
 CALL, BARRIER, LOOP, NEXT, COPY, ADD, BRANCH, JUMP, CALL_ALONE = range(9)  # a row's first column
 
 STOP, STEPS_WANTED = 0, 1  # places in the control block
-TIMES, CLOCK, PLACE = 4, 5, 6
-_CONTROL_CELLS = 8
+TIMES, CLOCK, PLACE, WATCHES, WATCHED = 4, 5, 6, 7, 8
+WATCH = 4  # int64 columns of a watch
+_CONTROL_CELLS = 16
 CLOCK_MONOTONIC = 6 if sys.platform == "darwin" else 1
 
 # A thread that spins tells the core so: it saves power, and leaves the other hardware thread of the core its units.
@@ -102,7 +103,7 @@ def driver() -> Driver:
 
 
 def control_block(place: int = 0) -> np.ndarray:
-    """A fresh control block that asks for one step, i64[8]; `place` is the event where several threads meet."""
+    """A fresh control block that asks for one step, i64[16]; `place` is the event where several threads meet."""
     control = aligned_zeros((_CONTROL_CELLS,), "i64")
     control[STEPS_WANTED], control[CLOCK], control[PLACE] = 1, CLOCK_MONOTONIC, place
     return control

@@ -23,7 +23,7 @@ from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
 from graphc.kernel.plan_text import largest
 from graphc.runtime.cores import available_cores
-from graphc.runtime.driver import PLACE, control_block, driver, job_list
+from graphc.runtime.driver import PLACE, WATCH, WATCHED, WATCHES, control_block, driver, job_list
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
 from graphc.runtime.pace import Pace
@@ -79,6 +79,7 @@ class Executable:
         self._memory = {buffer.name: self._memory_of(buffer) for buffer in plan.buffers}
         changed = dict.fromkeys((*plan.written, *(update.target for update in plan.updates)))
         self.changed = [self._owner(name) for name in changed]
+        self._flags, self._watches = self._watch()
         self.code = load({call.kernel: _object(plan, call.kernel, objects) for call in plan.calls()})
         self.table = self._table()
         self._places = self._input_places()
@@ -187,13 +188,35 @@ class Executable:
     def steps(self, steps: int) -> None:
         self._rng[1] = steps
 
+    def prepare_again(self) -> None:
+        """Let the next step compute all prepared values anew; the caller holds `lock`."""
+        self._flags[1:] = 1
+
     # -- made once -------------------------------------------------------------------------------------------
+
+    def _watch(self) -> tuple[np.ndarray, np.ndarray]:
+        """A flag for each preparation after a 0, all set, and what the driver compares to set them again."""
+        preparations = self.plan.preparations
+        flags = aligned_zeros((1 + len(preparations),), "i64")
+        flags[1:] = 1
+        watches = []
+        for place, preparation in enumerate(preparations, start=1):
+            flag = address(flags) + place * flags.itemsize
+            for elements in map(self._owner, preparation.variables):
+                if elements in self.changed:
+                    raise VerifyError(f"plan {self.plan.name}: {preparation.variables} are written by the step itself")
+                watches.append((address(elements.changes), *elements.changes.tolist(), flag))
+        table = aligned_zeros((len(watches), WATCH), "i64")
+        if watches:
+            table[...] = watches
+        self.control[WATCHES], self.control[WATCHED] = address(table), len(watches)
+        return flags, table
 
     def _owner(self, name: str) -> Elements:
         """The elements whose memory the buffer `name` is."""
         buffer = self._buffers[name]
         if buffer.region != "variable":
-            raise VerifyError(f"plan {self.plan.name}: {name!r} is updated, but lies in the {buffer.region}")
+            raise VerifyError(f"plan {self.plan.name}: {name!r} is no variable, but lies in the {buffer.region}")
         return self._variables[buffer.offset]
 
     def _variable(self, name: str, variables: Mapping[str, Elements]) -> Elements:
@@ -217,7 +240,7 @@ class Executable:
         dtype = as_dtype(buffer.dtype).numpy
         nbytes = math.prod(buffer.shape) * dtype.itemsize
         whole, start = self._arena, buffer.offset
-        if buffer.region not in ("scratch", "input"):
+        if buffer.region not in ("scratch", "prepared", "input"):
             owned = {"variable": [v.array for v in self._variables], "constant": self._constants, "rng": [self._rng]}
             if buffer.region not in owned or not 0 <= buffer.offset < len(owned[buffer.region]):
                 raise VerifyError(f"plan {self.plan.name}: buffer {buffer} lies nowhere")
@@ -238,7 +261,9 @@ class Executable:
             copies.append(Copy(addresses[update.target], addresses[update.source], target.nbytes))
         counters = [address(elements.changes) for elements in self.changed]
         counters.append(address(self._rng) + self._rng.itemsize)
-        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), counters=counters)
+        zero, *flags = (address(self._flags) + place * self._flags.itemsize for place in range(len(self._flags)))
+        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), counters=counters, flags=flags,
+                     zero=zero)
 
     def _input_places(self) -> list[InputPlace]:
         outside = driver().outside
@@ -287,7 +312,7 @@ def _arena(plan: Plan) -> np.ndarray:
     try:
         return aligned_zeros((plan.arena_bytes,), "u8")
     except MemoryLimitError as error:
-        inside = (buffer for buffer in plan.buffers if buffer.region in ("scratch", "input"))
+        inside = (buffer for buffer in plan.buffers if buffer.region in ("scratch", "prepared", "input"))
         raise MemoryLimitError(
             f"program {plan.name!r} needs {format_bytes(plan.arena_bytes)}, which this machine does not give; its "
             f"largest values are {', '.join(largest(inside))}: make dims smaller"

@@ -66,6 +66,16 @@ class _Builder:
     strides_used: int = 0
     cells_used: int = 0
 
+    def preparation(self, entries: tuple[Entry, ...], flag: int, zero: int, scope: _Scope) -> None:
+        """Rows that run `entries` if the byte at the address `flag` is not 0, then clear it."""
+        slot = self._next_slot(flag)
+        begin = len(self.rows)
+        self.rows.append(())
+        self.entries(entries, scope)
+        self.rows.append((driver.BARRIER,))  # all threads have seen the flag, and written what the next ones read
+        self.rows.append((driver.COPY, flag, zero, ITEMSIZE))
+        self.rows[begin] = (driver.BRANCH, slot, 0, len(self.rows))
+
     def entries(self, entries: tuple[Entry, ...], scope: _Scope) -> None:
         """Append the rows of `entries`."""
         for entry in entries:
@@ -93,12 +103,17 @@ class _Builder:
 
     def _slot(self, name: str, entry: Entry, scope: _Scope) -> int:
         """The address of a new place in `args` that holds the address of a buffer and moves with the loops around."""
-        slot = _at(self.args, self.args_used)
-        self.args[self.args_used] = _lookup(self.buffers, name, "buffer", entry)
-        self.args_used += 1
+        slot = self._next_slot(_lookup(self.buffers, name, "buffer", entry))
         for strides, moves in scope.loops:
             if strides.get(name):
                 moves.append((slot, strides[name]))
+        return slot
+
+    def _next_slot(self, content: int) -> int:
+        """The address of the next place in `args`, which holds `content`."""
+        slot = _at(self.args, self.args_used)
+        self.args[self.args_used] = content
+        self.args_used += 1
         return slot
 
     def _branch(self, branch: Branch, scope: _Scope) -> None:
@@ -147,15 +162,17 @@ class _Builder:
 
 
 def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *,
-          after: tuple[Copy, ...] = (), counters: Sequence[int] = ()) -> Table:
+          after: tuple[Copy, ...] = (), counters: Sequence[int] = (), flags: Sequence[int] = (),
+          zero: int = 0) -> Table:
     """The table of `plan`, for kernels at `functions` (symbol -> address) and `buffers` (name -> address).
 
-    Copies `after` the kernels become rows of their own; `counters` are addresses of what grows by one each step.
-    Raises VerifyError when the plan names what is not there.
+    Copies `after` the kernels become rows of their own; `counters` are addresses of what grows by one each step,
+    `flags` those of an int64 for each preparation, and `zero` that of one which is 0. Raises VerifyError when the plan
+    names what is not there.
     """
-    entries = list(walk(plan.entries))
+    entries = list(walk(plan.all_entries()))
     loops = [entry for entry in entries if isinstance(entry, Loop | While)]
-    slots = sum(_slots(entry) for entry in entries)
+    slots = sum(_slots(entry) for entry in entries) + len(plan.preparations)
     cells = aligned_zeros((len(plan.extents) + len(loops),), "i64")
     # A slot can move with every loop around it.
     moves = slots * max(1, len(loops))
@@ -163,6 +180,8 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     builder.cells_used = len(plan.extents)
     extents = {name: _at(cells, place) for place, name in enumerate(plan.extents)}
     cells[: len(plan.extents)] = list(plan.extents.values())
+    for preparation, flag in zip(plan.preparations, flags, strict=True):
+        builder.preparation(preparation.entries, flag, zero, _Scope(extents))
     builder.entries(plan.entries, _Scope(extents))
     if after:  # thread 0 copies; the plan's entries end with a barrier if others must have finished
         builder.rows += [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in after]

@@ -27,6 +27,7 @@ nothing:
   ret i64 0
 
 size:
+  call void @look(ptr %control)
   %workers = sub i64 %threads, 1
   %alone = icmp sle i64 %workers, 0
   br i1 %alone, label %on_one, label %on_many

@@ -289,7 +289,7 @@ def changed(plan: Plan, name: str, **changes: Any) -> Plan:
         (changed(TRAIN, "g", dims="5"), "is not of shape"),
         (replace(TRAIN, updates=(Update("best", "used"),)), "same type"),
         (replace(TRAIN, updates=(Update("best", "w_view"), Update("w_view", "best"))), "no target itself"),
-        (replace(TRAIN, written=("g",)), "'g' is updated, but lies in the input"),
+        (replace(TRAIN, written=("g",)), "'g' is no variable, but lies in the input"),
         (replace(TRAIN, entries=(Call("absent", ()),)), "'absent', for which there is no machine code"),
         (replace(TRAIN, entries=(Call("subtract", ("w", "absent")),)), "buffer 'absent'"),
         (replace(TRAIN, checks=(Check("w", 0, 1),)), "names no input"),
