@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def code(objects: dict[str, bytes]) -> LoadedCode:
 
 @pytest.fixture
 def table(code: LoadedCode) -> Callable[..., Table]:
-    def make(*entries: Entry, extents: dict[str, int] | None = None, after: tuple[Copy, ...] = (), step_cell: int = 0,
-             **arrays: np.ndarray) -> Table:
+    def make(*entries: Entry, extents: dict[str, int] | None = None, after: tuple[Copy, ...] = (),
+             counters: Sequence[int] = (), **arrays: np.ndarray) -> Table:
         plan = Plan("test", (), entries, 0, (), (), (), extents=extents or {})
         addresses = {name: array.ctypes.data for name, array in arrays.items()}
-        return build(plan, code.addresses, addresses, after=after, step_cell=step_cell)
+        return build(plan, code.addresses, addresses, after=after, counters=counters)
 
     return make
 
@@ -156,7 +156,7 @@ def test_a_loop_with_a_test_in_a_loop(table: Callable[..., Table]) -> None:
 def test_copies_and_the_step_counter_come_last(table: Callable[..., Table]) -> None:
     w, copy, counter = np.zeros(1, int), np.zeros(1, int), np.zeros(2, int)
     after = (Copy(copy.ctypes.data, w.ctypes.data, 8),)
-    made = table(Call("add_one", ("w",)), after=after, step_cell=counter.ctypes.data + 8, w=w)
+    made = table(Call("add_one", ("w",)), after=after, counters=[counter.ctypes.data + 8], w=w)
     assert [run(made), run(made)] == [1, 1]
     assert w[0] == copy[0] == 2 and counter.tolist() == [0, 2]
 
@@ -200,7 +200,7 @@ def test_threads_walk_their_own_tables_and_meet_at_barriers(table: Callable[...,
     after = (Copy(shared.ctypes.data + 8, shared.ctypes.data, 8),)
     entries = (Call("thread", ("calls",), shared=1), Barrier(), Call("copy2", ("shared", "mine"), shared=1), Barrier())
     tables = [table(*entries, shared=shared, mine=seen[thread], calls=calls, after=after,
-                    step_cell=shared.ctypes.data) for thread in range(threads)]
+                    counters=[shared.ctypes.data]) for thread in range(threads)]
     assert run(*tables, control=control) == steps
     assert calls.tolist() == [threads] * threads
     assert shared.tolist() == [steps, steps - 1]
