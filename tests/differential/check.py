@@ -112,13 +112,19 @@ class Compiled:
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
         seed = int(case.arrays[RNG][0]) if RNG in names else 0
         self.executable = Executable(plan, objects, owners, built.constants, seed, threads=2)
+        self.rubbish = np.full(plan.arena_bytes, 0xFF, np.uint8)  # NaN and -1: what is read must have been written
+        self.executable._arena[...] = self.rubbish
+        self.passing = np.ones(plan.arena_bytes, bool)  # bytes that no call finds as the last one left them
+        for buffer in plan.buffers:
+            if buffer.region == "prepared":
+                self.passing[buffer.offset : buffer.offset + buffer.nbytes] = False
 
     def __call__(self, count: int, threads: int = 1) -> list[np.ndarray]:
         """Results, then the updated variables."""
         case, rows = self.case, self.case.rows(count)
-        for name, owner in self.owners.items():
-            owner.write(case.arrays[name])
-        self.executable._arena[...] = 0xFF  # NaN and -1: what is read must have been written in this very step
+        for name in case.updated:
+            self.owners[name].write(case.arrays[name])
+        np.copyto(self.executable._arena, self.rubbish, where=self.passing)
         if RNG in rows:
             self.executable.steps = int(rows[RNG][1])
         with self.executable.lock:

@@ -14,6 +14,7 @@ from graphc.kernel.plan import (
     Loop,
     Peak,
     Plan,
+    Preparation,
     Update,
     While,
     nested,
@@ -32,6 +33,9 @@ PLAN = Plan(
         Buffer("one", "f32", (), "constant", 0, 4),
         Buffer("row", "f32", (10,), "variable", 0, 40, start=31320),
         Buffer("go", "bool", (), "scratch", 64, 1),
+        Buffer("packed", "f32", (64,), "prepared", 135168, 256),
+        Buffer("half", "f32", (32,), "prepared", 135296, 128),
+        Buffer("v", "f32", (64,), "variable", 1, 256),
     ),
     entries=(
         Call("forward", ("x", "w", "hidden"), ("N",)),
@@ -46,29 +50,40 @@ PLAN = Plan(
         While("search", (Call("test", ("loss", "go")),), "go", (Call("halve", ("loss",)),), 20),
         While("forever", (), "go", ()),
     ),
-    arena_bytes=135168,
+    arena_bytes=135424,
     inputs=("x",),
     results=("loss",),
-    variables=("w",),
+    variables=("w", "v"),
     constants=("one",),
     extents={"N": 64},
     updates=(Update("w", "hidden"),),
     written=("w",),
     checks=(Check("labels", 0, 10, "loss  train.py:3"),),
     peak=Peak(131136, "forward", ("go", "hidden"), 331840),
+    preparations=(Preparation(("v",), (Call("pack", ("v", "packed")),)), Preparation((), (Loop("i", 2, ()),))),
 )
 
 TEXT = """plan train where N <= 64 {
-  arena 135168 bytes, for values of 331840 bytes
+  arena 135424 bytes, for values of 331840 bytes, 256 kept between calls
   peak 131136 bytes at forward: hidden, go
   memory {
     loss    f32[]                   scratch   0 .. 4
     go      bool[]                  scratch   64 .. 65
     hidden  f32[64,512] as [N,512]  scratch   4096 .. 135168
+    packed  f32[64]                 prepared  135168 .. 135424
+    half    f32[32]                 prepared  135296 .. 135424
     x       f32[64,784] as [N,784]  input     0 .. 200704, +128 each t
     row     f32[10]                 variable  #0, 40 bytes from 31320
     w       f32[784,10]             variable  #0, 31360 bytes
+    v       f32[64]                 variable  #1, 256 bytes
     one     f32[]                   constant  #0, 4 bytes
+  }
+  prepare when v changed {
+    pack(v, packed)
+  }
+  prepare once {
+    loop i < 2 {
+    }
   }
   table {
     forward(x, w, hidden) where N
@@ -115,13 +130,13 @@ def test_empty_plan() -> None:
 
 def test_json_round_trip() -> None:
     assert Plan.from_json(json.loads(json.dumps(PLAN.to_json()))) == PLAN
-    assert [call.kernel for call in PLAN.calls()] == "forward cell reset left right test halve".split()
+    assert [call.kernel for call in PLAN.calls()] == "pack forward cell reset left right test halve".split()
 
 
 def test_how_often_calls_run() -> None:
     counts = [(call.kernel, least, most) for call, least, most in PLAN.call_counts()]
     assert counts == [
-        ("forward", 1, 1), ("cell", 5, 5), ("reset", 0, 5), ("left", 0, 1), ("right", 0, 1), ("test", 1, 20),
+        ("pack", 0, 1), ("forward", 1, 1), ("cell", 5, 5), ("reset", 0, 5), ("left", 0, 1), ("right", 0, 1), ("test", 1, 20),
         ("halve", 0, 20),
     ]  # fmt: skip
     forever = While("w", (Call("a", ()),), "go", (Loop("t", 3, (Call("b", ()),)),))

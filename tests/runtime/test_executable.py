@@ -12,7 +12,7 @@ import pytest
 
 from graphc.errors import CompileError, InputError, StateError, VerifyError
 from graphc.ir.buffers import aligned_empty
-from graphc.kernel.plan import Buffer, Call, Check, Loop, Plan, Update
+from graphc.kernel.plan import Buffer, Call, Check, Loop, Plan, Preparation, Update
 from graphc.runtime.executable import Executable
 
 Make = Callable[..., Executable]
@@ -191,6 +191,36 @@ def test_two_programs_share_a_variable(executable: Make, owners: dict[str, Any])
     owners["w"].write(5)  # as an assignment to the parameter does
     np.testing.assert_array_equal(predict({})[0], 5)
     np.testing.assert_array_equal(train({"g": np.ones(4)})[0], 4)
+
+
+def test_a_preparation_runs_when_a_variable_of_its_own_was_written(executable: Make, variable: Any) -> None:
+    """y = x + 1 in each step, count += 1 whenever `seen` was written, counted from the first step on."""
+    buffers = (Buffer("count", "i64", (), "prepared", 0, 8), Buffer("ones", "i64", (), "prepared", 64, 8),
+               Buffer("y", "i64", (), "scratch", 128, 8), Buffer("a", "i64", (), "variable", 0, 8),
+               Buffer("b", "i64", (), "variable", 1, 8))
+    ahead = (Preparation((), (Call("add_one", ("ones",)),)), Preparation(("a", "b"), (Call("add_one", ("count",)),)))
+    plan = Plan("ahead", buffers, (Call("add_one", ("y",)),), 192, (), ("count", "ones", "y"), ("a", "b"),
+                preparations=ahead)
+    owners = {"a": variable(0, "i8"), "b": variable(0, "i8")}
+    write = executable(Plan("write", (replace(buffers[4], offset=0),), (Call("add_one", ("b",)),), 0, (), (), ("b",),
+                            written=("b",)), owners)  # fmt: skip
+    step = executable(Plan.from_json(plan.to_json()), owners)
+    counts = []
+    for action in (None, None, owners["a"].changed, None, lambda: write({}), None, owners["b"].changed,
+                   lambda: (owners["a"].changed(), owners["b"].changed(), write({})), None):  # fmt: skip
+        if action is not None:
+            action()
+        counts.append([int(result) for result in step({})])
+    assert [c for c, _, _ in counts] == [1, 1, 2, 2, 3, 3, 4, 5, 5]
+    assert {ones for _, ones, _ in counts} == {1} and [y for *_, y in counts] == list(range(1, 10))
+    with step.lock:
+        step.prepare_again()
+    assert [int(result) for result in step({})] == [6, 2, 10]
+    written = replace(plan, written=("a",))
+    with pytest.raises(VerifyError, match="written by the step itself"):
+        executable(written, owners)
+    with pytest.raises(VerifyError, match="is no variable"):
+        executable(replace(plan, preparations=(Preparation(("y",), ()),)), owners)
 
 
 def test_constants_and_loops(executable: Make) -> None:
