@@ -443,11 +443,11 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     All updates see the old values. `dims` gives capacities of dimension symbols; those not given come from the first
     call. `threads` is how many threads a step may use, None for `GRAPHC_THREADS` or as many as there are physical
     cores; no bit of a result depends on it. `seed` starts the random state and initialises variables that have no
-    values yet. `without` switches passes off by name (`program.stages` shows them), to see what they do, and `layouts`
-    and `split`, which work on kernels.
+    values yet. `without` switches passes off by name (`program.stages` shows them), to see what they do, and `layouts`,
+    `split` and `prepare`, which work on kernels.
 
     `memory_limit`, bytes or text such as "64 MiB", is what inputs and intermediate values may take together: to keep
-    within it, elementwise values are computed again instead of being kept. Raises InputError or CompileError, and
+    within it, nothing is kept from one call for the next, and elementwise values are computed again. Raises InputError or CompileError, and
     MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
     """
     if target not in TARGETS:

@@ -385,7 +385,8 @@ OPERATIONS: dict[str, Callable[[gc.Symbol, gc.Symbol], gc.Symbol]] = {
     "softmax": lambda a, b: gc.softmax(a),
     "row": lambda a, b: a + b.sum(axis=0, keepdims=True) / SIZE,
 }
-recipes = st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=7)
+steps = st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 9), st.integers(0, 9))
+recipes = st.lists(steps, min_size=2, max_size=7)
 actions = st.lists(st.tuples(st.sampled_from(("write", "train", "predict", "predict")), st.integers(0, 2)),
                    min_size=4, max_size=12)  # fmt: skip
 

@@ -34,7 +34,7 @@ class Buffer:
     `constant` (read-only; `offset` is its index in `Plan.constants`), `rng` (int64 [seed, step] of the program).
     `start` is where in its variable, constant or rng the buffer begins, in bytes (a slice that a loop begins with).
     `shape` is the capacity; `dims` is the shape as text with its symbols (`N,784`). Elements lie row-major, but for
-    scratch or prepared with a `layout`: its parts in the order of memory, and the padding of its rows (`[6][28][28][N]+11`).
+    those with a `layout`: its parts in the order of memory, and the padding of its rows (`[6][28][28][N]+11`).
     """
 
     name: str
