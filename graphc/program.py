@@ -447,8 +447,8 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     `split` and `prepare`, which work on kernels.
 
     `memory_limit`, bytes or text such as "64 MiB", is what inputs and intermediate values may take together: to keep
-    within it, nothing is kept from one call for the next, and elementwise values are computed again. Raises InputError or CompileError, and
-    MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
+    within it, nothing is kept from call to call, and elementwise values are computed again. Raises InputError or
+    CompileError, and MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
     """
     if target not in TARGETS:
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
