@@ -7,19 +7,16 @@ the runtime is loaded, neither the passes nor Numba nor SymPy. Stages and kernel
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import operator
 import os
 import pathlib
-import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +26,16 @@ from graphc.dsl.symbol import Symbol
 from graphc.dsl.variables import Input, Variable
 from graphc.dsl.watch import report
 from graphc.errors import CacheWarning, CompileError, InputError
+from graphc.fingerprint import compiler_fingerprint
 from graphc.inspect.environment import asked
-from graphc.ir.buffers import parse_bytes
 from graphc.ir.dims import evaluate, symbols
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.kernel.plan import Plan
 from graphc.kernel.plan_text import print_plan
+from graphc.kernel.schedule import Schedule
 from graphc.ops.scan import length_symbols
+from graphc.options import Options
 from graphc.runtime.cache import ProgramCache, ProgramImage, default_cache
 from graphc.runtime.cores import chosen_threads
 from graphc.runtime.executable import Executable
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 TARGETS = ("cpu",)
 MOST_SHAPES = 1024  # of inputs that a program remembers
-COMPILER_FOLDERS = ("ir", "kernel", "ops", "autodiff", "passes", "codegen", "runtime")
 
 
 class KernelView:
@@ -101,15 +99,13 @@ class Program:
         seed: int,
         name: str,
         cache: ProgramCache | None,
-        without: tuple[str, ...] = (),
-        memory_limit: int | None = None,
+        options: Options,
     ) -> None:
         self.name = name
         self.declared = declared
         self.threads = threads
         self.seed = seed
-        self._without = without
-        self._memory_limit = memory_limit
+        self._options = options
         self._cache = cache
         self._lock = threading.RLock()  # calls from several threads take turns, also when one of them specialises
         _programs.add(self)
@@ -283,8 +279,7 @@ class Program:
             "variables": list(self._variables),
             "updated": self._updated,
             "capacities": sorted(capacities.items()),
-            "without": self._without,
-            "memory_limit": self._memory_limit,
+            **self._options.key(),
             "host": host_key(),
             "compiler": compiler_fingerprint(),
         }
@@ -300,8 +295,9 @@ class Program:
             self.declared.graph,
             signature,
             dict(capacities),
-            without=self._without,
-            memory_limit=self._memory_limit,
+            without=self._options.without,
+            memory_limit=self._options.memory_limit,
+            schedules=dict(self._options.schedules),
         )
 
     def _image_of(self, built: Build) -> ProgramImage:
@@ -342,7 +338,7 @@ class Program:
         from graphc.codegen.build import optimise
 
         lengths = {name: self._capacities[name] for name in self._lengths & self._capacities.keys()}
-        return optimise(self.declared.graph, sizes=lengths, without=self._without)[1]
+        return optimise(self.declared.graph, sizes=lengths, without=self._options.without)[1]
 
     @property
     def kernels(self) -> dict[str, KernelView]:
@@ -436,6 +432,7 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     name: str = "program",
     without: Sequence[str] = (),
     memory_limit: int | str | None = None,
+    schedules: Mapping[str, Schedule | str] | None = None,
     cache: bool = True,
 ) -> Program:
     """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
@@ -447,8 +444,13 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     `split` and `prepare`, which work on kernels.
 
     `memory_limit`, bytes or text such as "64 MiB", is what inputs and intermediate values may take together: to keep
-    within it, nothing is kept from call to call, and elementwise values are computed again. Raises InputError or
-    CompileError, and MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
+    within it, nothing is kept from call to call, and elementwise values are computed again. `schedules` overrides how
+    kernels run, by name: text as `program.kernels[name].schedule` prints it, such as "outer; vector n; tile o:8 n:32;
+    order y o n; parallel y". It is taken as it is: without `parallel` one thread runs the kernel, without `order` loops
+    are in the order of the form's space. Sums may then be added up in another order, so bits may differ.
+
+    Raises InputError or CompileError, where a kernel has no code for a schedule for instance, and
+    MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
     """
     if target not in TARGETS:
         raise CompileError(f"target {target!r} is not available; use one of: {', '.join(TARGETS)}")
@@ -458,23 +460,11 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
         raise InputError(f"updates must map variables to new values, {{W: W - 0.1 * gW}}, got {type(updates).__name__}")
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
-    left_out = (without,) if isinstance(without, str) else tuple(without)
     workers = chosen_threads(threads, os.environ)
+    options = Options.of(without, memory_limit, schedules)
     return Program(
-        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, without=left_out,
-        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, options=options
     )
-
-
-@functools.cache
-def compiler_fingerprint() -> str:
-    """A digest of graphc's sources and of what it compiles with: a changed compiler hits no old entry."""
-    root = pathlib.Path(__file__).parent
-    digest = hashlib.sha256(f"python {sys.version} sympy {version('sympy')} numpy {np.__version__}".encode())
-    files = [root / "program.py", *(p for folder in COMPILER_FOLDERS for p in (root / folder).rglob("*"))]
-    for path in sorted(p for p in files if p.suffix in (".py", ".ll", ".txt")):
-        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _symbols_of_shapes(graph: Graph) -> set[str]:

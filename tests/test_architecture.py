@@ -32,7 +32,7 @@ LAYERS = (
     ("passes",),
     ("codegen",),
     ("runtime",),
-    ("tuning",),
+    ("tuning", "options", "fingerprint"),
     ("program",),
     ("nn", "optim", "data", "train", "models"),
     ("inspect",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,10 @@ from graphc.codegen.host import Host, host
 from graphc.codegen.limits import check_points, check_sizes
 from graphc.codegen.lower import Names, lower_graph
 from graphc.codegen.machine import MachineCode, compile_source
-from graphc.codegen.memory import Signature, plan_program
+from graphc.codegen.memory import PlannedProgram, Signature, plan_program
+from graphc.codegen.override import check_override
 from graphc.codegen.sharing import Scheduled, share_work
+from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.kernel.compose import anonymous
 from graphc.kernel.form import Kernel
@@ -79,7 +82,8 @@ def build(
     check: bool = False,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Build:
-    """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name.
+    """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name; raises
+    CompileError for kernels that are not there, and for schedules that they have no code for.
 
     `without` switches off passes, and parts of `PLANNING`, by name. Symbols in the lengths of loops are fixed at their
     capacities. `memory_limit` is the most bytes that the arena may take; see `graphc.codegen.memory.plan_program`.
@@ -94,6 +98,8 @@ def build(
         final, lowered, names, signature, capacities, memory_limit, machine=machine, without=without
     )
     check_sizes(planned.plan)
+    remarks = [*(remark for stage in stages for remark in stage.remarks), *planned.remarks]
+    remarks += _checked_overrides(planned, schedules or {}, machine)
     given = {**planned.schedules, **(schedules or {})}
     scheduled = {form.name: Scheduled(form, given.get(form.name) or choose(form, machine)) for form in planned.kernels}
     sharing = share_work(planned.plan, scheduled, machine, fixed=set(schedules or {}))
@@ -109,8 +115,20 @@ def build(
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }
-    remarks = (*(remark for stage in stages for remark in stage.remarks), *planned.remarks)
-    return Build(plan, compiled, constants, planned.variables, stages, remarks)
+    return Build(plan, compiled, constants, planned.variables, stages, tuple(remarks))
+
+
+def _checked_overrides(planned: PlannedProgram, schedules: Mapping[str, Schedule], machine: Host) -> list[str]:
+    """Check a user's schedules; returns remarks on them."""
+    forms = {form.name: form for form in planned.kernels}
+    for name in schedules:
+        if name not in forms:
+            close = difflib.get_close_matches(name, forms, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise CompileError(f"program {planned.plan.name!r} has no kernel {name!r} whose schedule could be "
+                               f"overridden{hint} Its kernels are: {', '.join(forms)}")
+    remarks = (check_override(forms[name], schedule, machine) for name, schedule in schedules.items())
+    return [remark for remark in remarks if remark]
 
 
 def compile_kernel(

@@ -116,25 +116,38 @@ def parallel_axis(flat: Kernel, original: Kernel, schedule: Schedule) -> str | N
     Of those with enough tiles it is the one that leaves a thread the least memory to go through, so that its part of
     the larger operand stays in its cache. What is updated in place is shared by rows: those of one thread lie together.
     """
-    if points(flat) < SMALLEST_SHARED or not reads_own_element_only(flat):
+    if points(flat) < SMALLEST_SHARED:
         return None
-    named, sizes = {a.name: a for a in flat.space}, dict(schedule.tile)
-    axes = [named[n] for n in schedule.order] or list(flat.space)
-    if any(o.init is not None for o in flat.operands):
-        axes = [a for a in axes if _owns_slices(original, a, rows=a == axes[0])]
-    axes = [a for a in axes if is_shareable(flat if a not in original.space else original, a)]
-    tiles = {a.name: -(-(capacity(a, flat.capacities) or 0) // sizes.get(a.name, 1)) for a in axes}
+    axes = shareable_axes(flat, original, schedule)
+    tiles = {a.name: tile_count(flat, a.name, schedule) for a in axes}
     enough = [a for a in axes if tiles[a.name] >= ENOUGH_TILES]
     if not enough:
-        best = min(tiles, key=lambda name: [_unevenness(tiles[name], n) for n in (2, 4, 3)], default=None)
+        best = min(tiles, key=lambda name: [unevenness(tiles[name], n) for n in (2, 4, 3)], default=None)
         return best if best is not None and tiles[best] > 1 else None
     if any(o.role == "inout" for o in flat.operands):
         return max(enough, key=lambda axis: _row_size(flat, axis)).name
     return min(enough, key=lambda axis: touched(flat, axis)).name
 
 
-def _unevenness(tiles: int, threads: int) -> float:
-    """The longest share, in even shares."""
+def shareable_axes(flat: Kernel, original: Kernel, schedule: Schedule) -> list[Axis]:
+    """The axes of the space whose tiles threads may share out, in the order of the loops."""
+    if not reads_own_element_only(flat):
+        return []
+    named = {a.name: a for a in flat.space}
+    axes = [named[n] for n in schedule.order] or list(flat.space)
+    if any(o.init is not None for o in flat.operands):
+        axes = [a for a in axes if _owns_slices(original, a, rows=a == axes[0])]
+    return [a for a in axes if is_shareable(flat if a not in original.space else original, a)]
+
+
+def tile_count(flat: Kernel, axis: str, schedule: Schedule) -> int:
+    """How many tiles cover an axis of the space at its capacity."""
+    extent = next(capacity(a, flat.capacities) or 0 for a in flat.space if a.name == axis)
+    return -(-extent // dict(schedule.tile).get(axis, 1))
+
+
+def unevenness(tiles: int, threads: int) -> float:
+    """The longest share of so many threads, in even shares."""
     return -(-tiles // threads) * threads / max(tiles, 1)
 
 
