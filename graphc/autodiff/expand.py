@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from graphc.autodiff.reverse import carries, gradients
 from graphc.errors import GradientError
 from graphc.ir.builder import Builder, explain
 from graphc.ir.dims import Dim, product
-from graphc.ir.graph import Graph, Node, Value, reached_from, rebuild, topological, with_inputs
+from graphc.ir.graph import Graph, Node, Value, reached_from, rebuild, topological, with_changed_bodies, with_inputs
 from graphc.ir.types import TensorType
 from graphc.ops.derivatives import differentiated, jvp_groups, vjp_groups
 from graphc.ops.while_loop import UNBOUNDED, as_scan
@@ -39,7 +38,7 @@ def _expanded(graph: Graph) -> Graph:
             return DEFERRED[node.op.name](node, inputs)
         return _with_bodies(node, inputs, _expanded)
 
-    return _rebuilt(graph, replace)
+    return rebuild(graph, replace)
 
 
 def _with_walked_back_as_scans(graph: Graph) -> Graph:
@@ -69,31 +68,13 @@ def _plain(graph: Graph) -> Graph:
             return inputs[: node.attributes["outputs"]]
         return _with_bodies(node, inputs, _plain)
 
-    return _rebuilt(graph, replace)
-
-
-def _rebuilt(graph: Graph, replace: Callable[[Node, tuple[Value, ...]], Sequence[Value] | None]) -> Graph:
-    """The graph with nodes replaced; the same object if none was."""
-    changed = False
-
-    def watch(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-        nonlocal changed
-        outputs = replace(node, inputs)
-        changed = changed or outputs is not None
-        return outputs
-
-    after = rebuild(graph, watch)
-    return after if changed else graph
+    return rebuild(graph, replace)
 
 
 def _with_bodies(node: Node, inputs: tuple[Value, ...], change: Callable[[Graph], Graph]) -> Sequence[Value] | None:
     """A node's outputs with the graphs in its attributes changed; None if none is."""
-    bodies = {name: value for name, value in node.attributes.items() if isinstance(value, Graph)}
-    new = {name: change(body) for name, body in bodies.items()}
-    if all(new[name] is body for name, body in bodies.items()):
-        return None
-    attributes = MappingProxyType({**node.attributes, **new})
-    return Node(node.op, inputs, attributes, node.output_types, node.origin).outputs
+    after = with_changed_bodies(node, inputs, change)
+    return None if after is None else after.outputs
 
 
 def _filled(found: Sequence[Value | None], like: Sequence[Value], builder: Builder) -> list[Value]:

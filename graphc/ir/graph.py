@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,16 +213,18 @@ def reached_from(sources: Iterable[Value], graph_nodes: Sequence[Node]) -> set[V
 
 
 def rebuild(graph: Graph, replace: Callable[[Node, tuple[Value, ...]], Sequence[Value] | None]) -> Graph:
-    """Copy a graph, asking `replace(node, new_inputs)` for each node's new outputs (None: keep the node as it is)."""
+    """Copy a graph, asking `replace(node, new_inputs)` for each node's new outputs (None: keep the node as it is).
+
+    The same graph if every node is kept.
+    """
     new: dict[Value, Value] = {value: value for value in graph.inputs}
+    changed = False
     for node in graph.nodes:
         inputs = tuple(new[v] for v in node.inputs)
         outputs = replace(node, inputs)
-        if outputs is None:
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            outputs = (node if same else with_inputs(node, inputs)).outputs
-        new.update(zip(node.outputs, outputs, strict=True))
-    return Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs))
+        changed = changed or outputs is not None
+        new.update(zip(node.outputs, reading(node, inputs).outputs if outputs is None else outputs, strict=True))
+    return Graph(graph.name, graph.inputs, tuple(new[v] for v in graph.outputs)) if changed else graph
 
 
 def inlined(body: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
@@ -236,3 +239,18 @@ def inlined(body: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:
 def with_inputs(node: Node, inputs: tuple[Value, ...]) -> Node:
     """The same node applied to other inputs of the same types."""
     return Node(node.op, inputs, node.attributes, node.output_types, node.origin)
+
+
+def reading(node: Node, inputs: tuple[Value, ...]) -> Node:
+    """The node itself if it reads these inputs, else the same node applied to them."""
+    same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+    return node if same else with_inputs(node, inputs)
+
+
+def with_changed_bodies(node: Node, inputs: tuple[Value, ...], change: Callable[[Graph], Graph]) -> Node | None:
+    """The node on `inputs` with `change` applied to the graphs in its attributes; None if none changed."""
+    bodies = {name: value for name, value in node.attributes.items() if isinstance(value, Graph)}
+    new = {name: change(body) for name, body in bodies.items()}
+    if all(new[name] is body for name, body in bodies.items()):
+        return None
+    return Node(node.op, inputs, MappingProxyType({**node.attributes, **new}), node.output_types, node.origin)

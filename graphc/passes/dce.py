@@ -12,8 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from graphc.ir.graph import Graph, Node, Value, with_inputs
-from graphc.passes.everywhere import with_changed_bodies
+from graphc.ir.graph import Graph, Node, Value, reading, with_changed_bodies
 from graphc.passes.manager import PassResult, Rewrite
 from graphc.passes.prune import Pruned, pruned
 
@@ -45,14 +44,14 @@ def _sweep(graph: Graph) -> tuple[Graph, list[Rewrite]]:
     rewrites: list[Rewrite] = []
     for node in graph.nodes:
         inputs = tuple(new[v] for v in node.inputs)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        copy = node if same else with_inputs(node, inputs)
+        copy = reading(node, inputs)
         smaller = _pruned(copy, [k for k, value in enumerate(node.outputs) if value in live])
         outputs = dict(enumerate(copy.outputs))
         if smaller is not None:
             copy, outputs = smaller
             rewrites.append(_record(node, copy))
-        inner = with_changed_bodies(copy, copy.inputs, lambda body: _swept(body, rewrites))
+        nested = bool(copy.op.nested)
+        inner = with_changed_bodies(copy, copy.inputs, lambda body: _swept(body, rewrites)) if nested else None
         if inner is not None:
             known = dict(zip(copy.outputs, inner.outputs, strict=True))
             copy, outputs = inner, {k: known.get(v, v) for k, v in outputs.items()}

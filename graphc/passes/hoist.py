@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Node, Value, rebuild, topological, with_inputs
+from graphc.ir.graph import Graph, Node, Value, reading, rebuild, topological, with_inputs
 from graphc.ir.types import TensorType
 from graphc.ops.einsum import equation_of
 from graphc.ops.nested import Parameters, used_by
@@ -260,9 +260,7 @@ def _substituted(outputs: Sequence[Value], new: dict[Value, Value]) -> tuple[Val
     """The outputs with other values in the place of some."""
     known = dict(new)
     for node in topological(outputs, new.keys()):
-        inputs = tuple(known.get(v, v) for v in node.inputs)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        made = node if same else with_inputs(node, inputs)
+        made = reading(node, tuple(known.get(v, v) for v in node.inputs))
         for old, value in zip(node.outputs, made.outputs, strict=True):
             known.setdefault(old, value)
     return tuple(known.get(v, v) for v in outputs)

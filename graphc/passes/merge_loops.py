@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from graphc.ir.graph import Graph, Node, Value, inlined, reached_from, with_inputs
+from graphc.ir.graph import Graph, Node, Value, inlined, reached_from, reading, with_inputs
+from graphc.ops.nested import Parameters
 from graphc.passes.everywhere import with_bodies
 from graphc.passes.manager import Rewrite
 from graphc.passes.numbering import Numbering, numbered
@@ -169,11 +170,11 @@ def _joined(small: _Loop, large: _Loop, places: Sequence[int], inner: Numbering)
     by_number = {inner[v]: v for node in reversed(large.body.nodes) for v in node.outputs}
     by_number |= {inner[v]: v for v in reversed(large.body.inputs)}
     known = {v: large.body.inputs[j] for v, j in zip(small.body.inputs, places, strict=False)}
-    names = {v.name for v in large.body.inputs}
+    parameters = Parameters(v.name for v in large.body.inputs)
     for place in range(small.carried, len(small.node.inputs)):
         v, group = small.body.inputs[place], 1 if place < small.carried + small.sequences else 2
         if inner[v] not in by_number:
-            by_number[inner[v]] = fresh = Value(v.type, name=_unused(v.name, names))
+            by_number[inner[v]] = fresh = parameters.add(v.name, v.type)
             groups[group].append(small.node.inputs[place])
             inputs[group].append(fresh)
         known[v] = by_number[inner[v]]
@@ -192,15 +193,6 @@ def _joined(small: _Loop, large: _Loop, places: Sequence[int], inner: Numbering)
     ends = [*places, *(position[inner[v]] for v in small.body.outputs[small.carried :])]
     same = {v: node.outputs[j] for v, j in zip(small.node.outputs, ends, strict=True)}
     return same | dict(zip(large.node.outputs, node.outputs, strict=False))
-
-
-def _unused(name: str, names: set[str]) -> str:
-    unique, count = name, 1
-    while unique in names:
-        count += 1
-        unique = f"{name}_{count}"
-    names.add(unique)
-    return unique
 
 
 def _made(
@@ -244,7 +236,5 @@ def replaced(graph: Graph, known: Mapping[Value, Value]) -> Graph:
         if waiting:
             stack.extend(waiting)
             continue
-        inputs = tuple(new[v] for v in operands)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        new.update(zip(node.outputs, (node if same else with_inputs(node, inputs)).outputs, strict=True))
+        new.update(zip(node.outputs, reading(node, tuple(new[v] for v in operands)).outputs, strict=True))
     return Graph(graph.name, graph.inputs, tuple(new[standing(v)] for v in graph.outputs))

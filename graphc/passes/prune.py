@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from graphc.ir.graph import Graph, Node, Value, with_inputs
+from graphc.ir.graph import Graph, Node, Value, reading
 from graphc.ops.nested import closure, used_by
 
 Pruned = tuple[Node, dict[int, Value]]  # the smaller node, and what stands for the outputs that are kept
@@ -122,9 +122,8 @@ def _restricted(body: Graph, inputs: Sequence[Value], outputs: Sequence[Value], 
     if merge:
         known = {v: merge.get(v, v) for v in body.inputs}
         for node in smaller.nodes:
-            operands = tuple(known[v] for v in node.inputs)
-            same = all(a is b for a, b in zip(operands, node.inputs, strict=True))
-            known.update(zip(node.outputs, (node if same else with_inputs(node, operands)).outputs, strict=True))
+            copy = reading(node, tuple(known[v] for v in node.inputs))
+            known.update(zip(node.outputs, copy.outputs, strict=True))
         smaller = Graph(body.name, smaller.inputs, tuple(known[v] for v in outputs))
     return Graph(body.name, tuple(inputs), smaller.outputs)
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from graphc.errors import DefinitionError, VerifyError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Node, Value, with_inputs
+from graphc.ir.graph import Graph, Node, Value, reading
 from graphc.ir.op import OPS
 from graphc.ir.text import format_attributes
 from graphc.ops.derivatives import differentiated
@@ -347,9 +347,7 @@ class _Sweep:
         for value in self.graph.inputs:
             self.enter(value, value)
         for node in self.graph.nodes:
-            inputs = tuple(self.new[v] for v in node.inputs)
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            current = node if same else with_inputs(node, inputs)
+            current = reading(node, tuple(self.new[v] for v in node.inputs))
             frozen = any(v in self.old_protected for v in node.outputs)
             single = len(node.outputs) == 1
             self.current = self.readers_of(node.output) if single else []

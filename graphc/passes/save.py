@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Node, Value, reached_from, with_inputs
+from graphc.ir.graph import Graph, Node, Value, reached_from, reading
 from graphc.ops.nested import Parameters
 from graphc.ops.scan import Scan
 from graphc.passes.grouping import CHEAP_COST, EXPENSIVE, cost_of_a_point
@@ -159,8 +159,6 @@ def _reading(body: Graph, inputs: tuple[Value, ...], known: dict[Value, Value]) 
     """The body with new inputs in the places of values."""
     new: dict[Value, Value] = {v: v for v in inputs}
     for node in body.nodes:
-        operands = tuple(new[v] for v in node.inputs)
-        same = all(a is b for a, b in zip(operands, node.inputs, strict=True))
-        copy = node if same else with_inputs(node, operands)
+        copy = reading(node, tuple(new[v] for v in node.inputs))
         new.update((v, known.get(v, c)) for v, c in zip(node.outputs, copy.outputs, strict=True))
     return Graph(body.name, inputs, tuple(new[v] for v in body.outputs))

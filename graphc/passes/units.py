@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from graphc.ir.graph import Graph, Node, Origin, Value, with_inputs
+from graphc.ir.graph import Graph, Node, Origin, Value, reading, with_inputs
 from graphc.ir.op import OPS
 
 
@@ -60,8 +60,8 @@ class Units:
         for unit in self._in_order():
             if len(unit) == 1:
                 (node,) = unit
-                same = all(new[v] is v for v in node.inputs)
-                new.update(zip(node.outputs, (node if same else moved(node, new)).outputs, strict=True))
+                copy = reading(node, tuple(new[v] for v in node.inputs))
+                new.update(zip(node.outputs, copy.outputs, strict=True))
             else:
                 outputs = self.outside(unit)
                 fused = joined_node(unit, outputs)
