@@ -4,22 +4,36 @@ A weight gradient of a convolution sums over images and pixels, for each pair of
 tile it would read the activations from memory again for every tile. Cut along an axis of the reduction into pieces, the
 rows that a tile reads stay in the first-level cache for the next taps and the next tile; the sums of a piece are added
 to a buffer. What was to be done with the sums, say an optimiser's update, is the second kernel.
+
+A dense layer's weight gradient over very many rows, those of all time steps, is cut the same way, into pieces that fit
+the second-level cache. As its sums have a buffer of their own, lanes may run along either axis of the weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.analysis import index_depends, largest_extent, sizes_in_memory
-from graphc.codegen.choose import parallel_axis
-from graphc.codegen.contraction import best_plan
+from graphc.codegen.analysis import (
+    coefficient,
+    flatten,
+    index_depends,
+    is_runtime,
+    kernel_loads,
+    largest_extent,
+    sizes_in_memory,
+)
+from graphc.codegen.choose import parallel_axis, unevenness
+from graphc.codegen.contraction import Contraction, best_plan, contractions
 from graphc.codegen.cpu.emit import schedulable
 from graphc.codegen.host import Host
+from graphc.codegen.lanes import PAGE
 from graphc.codegen.regions import Region
 from graphc.codegen.storage import Storage
-from graphc.ir.types import TensorType
+from graphc.codegen.tiles import outer_speed
+from graphc.ir.dims import evaluate
+from graphc.ir.types import TensorType, f32
 from graphc.kernel.compose import bind_kernel, change_expressions, rename_operands
 from graphc.kernel.expr import Affine, Expr, Index, Load, Name, loads, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
@@ -27,6 +41,8 @@ from graphc.kernel.schedule import Schedule
 
 HALO = 1.0  # what windows read beyond a piece, as a share of it: two rows
 FULL = 0.8  # share of the second-level cache that pieces may fill
+LONG = 512  # rows from which a sum of outer products is worth cutting
+PIECE = 128  # of its rows in a piece: the sums of a tile then cost a fiftieth of the products
 
 
 @dataclass(frozen=True)
@@ -45,12 +61,93 @@ def split_reduction(kernel: Kernel, host: Host) -> Split | None:
     The first kernel is called `<name>_sums` like the buffer, the second keeps the name.
     """
     plan = best_plan(schedulable(kernel), host, cut=True)
-    if plan is None or plan.split is None:
+    if plan is None:
         return None
-    (axis, size), tile = plan.split, (plan.contraction.rows, plan.contraction.columns)
+    if plan.split is None:
+        return _split_outer(kernel, host) if plan.schedule.kind == "outer" else None
+    (axis, size), (rows, columns) = plan.split, (plan.contraction.rows, plan.contraction.columns)
     (stage,) = kernel.stages
-    merged = any(a not in kernel.space for a in tile) or axis not in {a.name for a in stage.reduce}
-    return None if merged else _cut(kernel, axis, size, tile, plan.schedule, host)
+    if rows not in kernel.space or columns not in kernel.space or axis not in {a.name for a in stage.reduce}:
+        return None  # merged axes
+    others = [a for a in kernel.space if a not in (rows, columns)]
+    kept = (rows, *others, columns)
+    taps = (rows, *others[:-1], columns, *others[-1:])  # innermost: they read the same lines
+    return _cut(kernel, axis, size, kept, taps, plan.schedule,
+                lambda sums, count: _pieces_stay(kernel, columns, sums, count, host))
+
+
+# ---- outer products -------------------------------------------------------------------------------------------------
+
+
+def _split_outer(kernel: Kernel, host: Host) -> Split | None:
+    """A sum of outer products of rows, whose operands are too large for the second-level cache."""
+    (stage,), flat = kernel.stages, schedulable(kernel)
+    points = math.prod(largest_extent(a, kernel.capacities) for a in stage.reduce)
+    bounded = any(a.extent is None or a.sequential for a in stage.reduce)
+    if len(kernel.space) != 2 or bounded or points < LONG or any(is_runtime(a) for a in kernel.space):
+        return None
+    found = []
+    for c in contractions(flat):
+        rows, columns = _of_rows(flat, c)
+        if rows + columns > host.second_level // 2 and {c.rows, c.columns} == set(kernel.space):
+            cost, tile = _tile(kernel, c, host)
+            found.append((cost, c.columns != kernel.space[-1], c, tile))
+    if not found:
+        return None
+    *_, c, tile = min(found, key=lambda entry: entry[:2])
+    reduce = _in_order(kernel, stage)
+    cut, *inner = reduce
+    size = max(1, PIECE // math.prod(largest_extent(a, kernel.capacities) for a in inner))
+    if size >= largest_extent(cut, kernel.capacities):
+        return None
+    schedule = Schedule("outer", c.columns.name, tile)
+    ordered = replace(kernel, stages=(replace(stage, reduce=reduce),))
+    return _cut(ordered, cut.name, size, (c.rows, c.columns), (c.rows, c.columns), schedule, lambda *_: True)
+
+
+def _of_rows(flat: Kernel, c: Contraction) -> tuple[int, int]:
+    """Bytes of the two factors if each is contiguous along its own axis, else zeros."""
+    ((left, right), *others) = c.factors
+    if others or not (isinstance(left, Load) and isinstance(right, Load)):
+        return 0, 0
+    steps = {coefficient(left.index[0], c.rows.name), coefficient(right.index[0], c.columns.name)}
+    first, second = (flat.operand(f.operand) for f in (left, right))
+    if steps != {1} or {first.dtype, second.dtype} != {f32}:
+        return 0, 0
+    return 4 * evaluate(first.shape[0], {}), 4 * evaluate(second.shape[0], {})
+
+
+def _tile(kernel: Kernel, c: Contraction, host: Host) -> tuple[float, tuple[tuple[str, int], ...]]:
+    """A large register tile of two vectors to a row, which reads few lines, and the cost of covering all evenly."""
+    height, width = (largest_extent(a, kernel.capacities) for a in (c.rows, c.columns))
+    whole = -(-width // host.lanes)
+    vectors = min(2, whole)
+    most = min(host.accumulators // vectors, 16, height)
+    found = []
+    for rows in range(most, min(most - 1, 7), -1):
+        tiles, rest = divmod(height, rows)
+        cost = tiles * rows / outer_speed(rows, vectors) + (rest / outer_speed(rest, vectors) if rest else 0.0)
+        found.append((round(cost * whole * unevenness(tiles + bool(rest), 2), 3), -rows))
+    cost, rows = min(found)
+    return cost, ((c.rows.name, -rows), (c.columns.name, vectors * host.lanes))
+
+
+def _in_order(kernel: Kernel, stage: Stage) -> tuple[Axis, ...]:
+    """The axes of a reduction, those innermost along which operands lie densest.
+
+    Steps of a page, or of many of them, map all rows of a piece to one place in the first-level cache.
+    """
+    indices = [load.index[0] for load in kernel_loads(flatten(kernel))]
+
+    def far(axis: Axis) -> tuple[bool, int, int]:
+        steps = [abs(coefficient(i, axis.name) or 0) for i in indices]
+        pages = sum((step >= PAGE) + 2 * (step > 0 and step % PAGE == 0) for step in steps)
+        return largest_extent(axis, kernel.capacities) > 1, pages, sum(steps)
+
+    return tuple(sorted(stage.reduce, key=far, reverse=True))
+
+
+# ---- pieces ---------------------------------------------------------------------------------------------------------
 
 
 def split_reductions(region: Region, storage: Storage, host: Host) -> dict[str, Schedule]:
@@ -71,13 +168,16 @@ def split_reductions(region: Region, storage: Storage, host: Host) -> dict[str, 
 
 
 def _cut(
-    kernel: Kernel, axis: str, size: int, tile: tuple[Axis, Axis], schedule: Schedule, host: Host
-) -> Split:
+    kernel: Kernel, axis: str, size: int, kept: Sequence[Axis], around: Sequence[Axis], schedule: Schedule,
+    pieces_first: Callable[[Operand, int], bool],
+) -> Split:  # fmt: skip
+    """Cut a reduction along an axis into pieces of `size` points.
+
+    The sums lie in memory in the order of the axes `kept`. `around` is the order of the loops; those over pieces come
+    first, or second, so that a thread which owns rows owns their sums, as the sums and the number of pieces tell.
+    """
     (stage,) = kernel.stages
     (accumulate,) = stage.accumulates
-    rows, columns = tile
-    others = [a for a in kernel.space if a not in tile]
-    kept = (rows, *others, columns)
     sums, piece = _free_name(kernel, f"{kernel.name}_sums"), _free_name(kernel, "piece")
     place = tuple(Affine.axis(a.name) for a in kept)
     dtype = kernel.operand(stage.stores[0].operand).dtype
@@ -88,10 +188,8 @@ def _cut(
     reduce = tuple(_piece_of(a, piece, size) if a == cut else a for a in stage.reduce)
     store = Store(sums, place, Name(accumulate.names[0]), mode="sum")
     summing = replace(stage, reduce=reduce, results=(), stores=(store,))
-    # A thread that owns rows owns their sums. Taps innermost: they read the same lines.
     pieces = Axis.range(piece, count, sequential=True)
-    outer = (pieces, rows) if _pieces_stay(kernel, columns, buffer, count, host) else (rows, pieces)
-    space = (*outer, *others[:-1], columns, *others[-1:])
+    space = (pieces, *around) if pieces_first(buffer, count) else (around[0], pieces, *around[1:])
 
     total = Load(sums, place)
 

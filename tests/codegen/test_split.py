@@ -16,6 +16,7 @@ from graphc.kernel import interpret
 from graphc.kernel.form import Kernel
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.schedule import Schedule
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 
 SMALL = Host("small caches", "", 16, 32, True, 1 << 14, 1 << 15)  # so that small tensors are worth cutting
@@ -117,3 +118,53 @@ def test_only_contractions_are_split() -> None:
     space = "space i < 64 stage { reduce j < 4096 a: f32 = sum(x[i, j]) y[i] = a }"
     sums = parse_kernel(f"kernel k(x: f32[64,4096]) -> (y: f32[64]) {{ {space} }}")
     assert split_reduction(sums, SMALL) is None
+
+
+# ---- outer products -------------------------------------------------------------------------------------------------
+
+
+def recurrent_gradient(steps: int, rows: int, columns: int, batch: int, *, swapped: bool = False) -> Kernel:
+    """dW[i, j] with momentum, summed over time steps and sequences; swapped: g lies sequence by sequence."""
+    shape, at = f"f32[{rows},{columns}]", "n, t, j" if swapped else "t, n, j"
+    return parse_kernel(
+        f"kernel gradient(h: f32[{steps},N,{rows}], g: f32[{f'N,{steps}' if swapped else f'{steps},N'},{columns}],"
+        f" inout W: {shape}, inout M: {shape}) -> () where N <= {batch} {{ space i < {rows}, j < {columns} stage {{"
+        f" reduce n < N, t < {steps} acc: f32 = sum(h[t, n, i] * g[{at}])"
+        " let m: f32 = M[i, j] * 0.9 + acc M[i, j] = m W[i, j] = W[i, j] - m * 0.01 } }"
+    )
+
+
+@pytest.mark.parametrize("sizes", [(40, 33, 64, 19), (70, 16, 37, 8), (64, 128, 65, 9), (600, 5, 96, 1)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_sums_of_outer_products_are_cut_too(build: Callable[..., Any], sizes: tuple[int, ...], swapped: bool) -> None:
+    kernel, batch = recurrent_gradient(*sizes, swapped=swapped), sizes[-1]
+    found = cut(kernel)
+    summing, finishing = build(found.summing, found.schedule), build(found.finishing)
+    for count in (1, batch):
+        given = arrays(kernel, count)
+        wanted = interpret.run(kernel, given, {"N": count}, float64=True)
+        sums = summing.check({n: given[n] for n in ("h", "g")}, {"N": count}, rtol=1e-4, atol=1e-4,
+                             threads=(1, 2, 3, 4))[found.sums.name]  # fmt: skip
+        results = finishing.check({found.sums.name: sums, "W": given["W"], "M": given["M"]}, rtol=1e-4, atol=1e-4)
+        for name in ("W", "M"):
+            np.testing.assert_allclose(results[name], wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_lanes_run_along_the_axis_that_fills_them() -> None:
+    wide, narrow = cut(recurrent_gradient(64, 96, 128, 32)), cut(recurrent_gradient(64, 128, 65, 32))
+    assert (wide.schedule.vector_axis, wide.sums.shape) == ("j", (96, 128))
+    assert (narrow.schedule.vector_axis, narrow.sums.shape) == ("i", (65, 128))
+    assert str(narrow.schedule) == "outer; vector i; tile j:12 i:32; order piece j i; parallel i"
+
+
+def test_pieces_walk_densely_through_their_operands() -> None:
+    """Steps of 16 KB would map all rows of a tile to one place in the cache."""
+    summing = print_kernel(cut(recurrent_gradient(64, 128, 65, 32, swapped=True)).summing)
+    assert "reduce t in max(4*piece, 0) .. min(4*piece+4, 64), n < N\n" in summing
+
+
+def test_sums_that_are_short_or_small_are_left() -> None:
+    machine = Host("", "", 16, 32)
+    assert split_reduction(recurrent_gradient(4, 784, 512, 32), machine) is None
+    assert split_reduction(recurrent_gradient(32, 32, 64, 32), machine) is None
+    assert split_reduction(recurrent_gradient(64, 128, 128, 32), machine) is not None
