@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
 import graphc
-from graphc.errors import GraphcError, InputError
+from graphc.errors import GraphcError, InputError, StepInterrupted
 from graphc.runtime.cores import chosen_threads
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -195,6 +195,8 @@ def _train(arguments: argparse.Namespace) -> int:
             digits.fit(model, data, recipe, on_epoch=_print_epoch, verbose=0)
         else:
             digits.fit(model, data, recipe)
+    except StepInterrupted:  # some parameters may be half updated
+        raise
     except KeyboardInterrupt:  # the parameters are those after a whole step, so they are worth keeping
         _save(model, arguments.save)
         raise

@@ -82,6 +82,22 @@ class MissingExtraError(GraphcError, ImportError):
     """An optional dependency is needed; the message says which extra to install."""
 
 
+class StepInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a step in its middle, after it had begun to write variables; they may be half updated.
+
+    Only a step that goes on for more than a second is stopped there. In all other cases Ctrl-C raises KeyboardInterrupt
+    itself, and variables are as after a whole step. `program` is its name, `step` the number of the step, from 0, and
+    `variables` are the names of those that it writes: each may hold old values, new ones, or some of both.
+    """
+
+    def __init__(self, program: str, step: int, variables: tuple[str, ...]) -> None:
+        self.program, self.step, self.variables = program, step, variables
+        super().__init__(
+            f"step {step} of program {program!r} was stopped after it had begun to write its variables: "
+            f"{', '.join(variables)} may hold old values, new ones, or some of both; load or set them before you go on"
+        )
+
+
 class GraphcWarning(UserWarning):
     """Base class of every warning that graphc emits."""
 

@@ -127,7 +127,8 @@ class Program:
         """Run one step. Returns the results in the order of `outputs`, as fresh arrays.
 
         Raises InputError for missing or unknown inputs, wrong shapes or dtypes, and labels out of range, and
-        AssertionFailed where a `gc.assert_` does not hold; nothing is updated then.
+        AssertionFailed where a `gc.assert_` does not hold; nothing is updated then. Ctrl-C ends a step that takes long:
+        KeyboardInterrupt if no variable was written or all were, else StepInterrupted, which names them.
         """
         inputs = self._by_name(arrays, by_name)
         with self._lock:

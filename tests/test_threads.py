@@ -186,3 +186,56 @@ def test_a_fork_while_python_threads_call_a_program() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", FORK], text=True, capture_output=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert (done.returncode, done.stdout, done.stderr) == (0, "{0}\n", "")
+
+
+LOOPS = """
+import os, signal, sys, threading, time
+import numpy as np
+import graphc as gc
+
+def programs(threads):
+    x, W = gc.input("x", ("N", 192)), gc.param("W", (192, 192), init=gc.init.zeros())
+    most = gc.input("most")
+    turns = gc.while_loop(lambda h, n: n < most, lambda h, n: (gc.tanh(h @ W + x), n + 1), (x, 0.0))[0]
+    xs = gc.input("xs", (6, "N", 192))
+    scanned = gc.scan(lambda h, v: gc.tanh(h @ W + v), sequences=[xs], init=[x])
+    repeat = gc.compile([x, most], [turns], {W: W + 0.0}, dims={"N": 192}, threads=threads)
+    scan = gc.compile([x, xs], [scanned], {W: W + 0.0}, dims={"N": 192}, threads=threads)
+    return W, repeat, scan
+
+def one_step(repeat, scan):
+    return repeat(data, 5.0)[0].tobytes() + scan(data, many)[0].tobytes()
+
+rng = np.random.default_rng(0)
+data, many, start = rng.standard_normal((192, 192)), rng.standard_normal((6, 192, 192)), rng.random((192, 192)) / 50
+found = []
+for threads in (1, 2):
+    W, repeat, scan = programs(threads)
+    W.value = start
+    wanted = one_step(repeat, scan)
+    worker = threading.Thread(target=lambda: found.extend(one_step(repeat, scan) == wanted for _ in range(20)))
+    other = programs(threads)  # in a thread of its own at the same time
+    other[0].value = start
+    worker.start()
+    found += [one_step(*other[1:]) == wanted for _ in range(20)]
+    worker.join()
+    for turn in range(2):
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            repeat(data, float("inf"))
+        except KeyboardInterrupt as error:
+            found.append(type(error) is KeyboardInterrupt and (W.value == start.astype("f4")).all())
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if one_step(repeat, scan) == wanted else 1)
+        found += [os.waitpid(child, 0)[1] == 0, one_step(repeat, scan) == wanted]
+print(len(found), all(found))
+"""
+
+
+def test_loops_in_python_threads_after_interrupts_and_in_a_fork() -> None:
+    """Two programs take turns; Ctrl-C ends a loop without end; the same programs go on, in a child process too."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", LOOPS], text=True, capture_output=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "92 True\n", "")

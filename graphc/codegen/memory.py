@@ -252,7 +252,9 @@ class Planner:
 
     def _entry(self, item: Kernel | Block, kernels: Mapping[str, Kernel]) -> Entry:
         if isinstance(item, Kernel):
-            return Call(item.name, tuple(o.name for o in item.operands), item.runtime_extents)
+            written = {self.storage.owner(o.name) for o in item.operands if o.role != "in"}
+            updates = not written.isdisjoint(self.variable_names.values())
+            return Call(item.name, tuple(o.name for o in item.operands), item.runtime_extents, updates=updates)
         inner = [self._entries(region, kernels) for region in item.regions]
         if item.kind == "branch":
             return Branch(item.predicate, *inner)

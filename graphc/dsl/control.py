@@ -83,10 +83,9 @@ def while_loop(test_fn: Function, body_fn: Function, init: Any, bound: int | Non
     `init` is one tensor, or a list or tuple of them, which are handed over as so many arguments. `body_fn` returns
     the same list or tuple with the same types; a Python number among the first values is an int64 or a float32.
 
-    With `bound` the loop ends after so many turns, whatever the test says; without, it may run for ever, and Ctrl-C,
-    which is answered after a step, does not end it. Reverse mode (`gc.grad`) saves every turn and so needs `bound`: the
-    number of turns that the backward loop walks. Raises ShapeError or DTypeError for a test that gives no bool scalar
-    and a carried tensor whose type changes.
+    With `bound` the loop ends after so many turns, whatever the test says; without, it may run for ever, until Ctrl-C.
+    Reverse mode (`gc.grad`) saves every turn and so needs `bound`: the number of turns that the backward loop walks.
+    Raises ShapeError or DTypeError for a test that gives no bool scalar and a carried tensor whose type changes.
     """
     limit = _bound(bound)
     _functions("gc.while_loop", test_fn, body_fn)

@@ -53,13 +53,14 @@ class Call:
     """Run a kernel once: `kernel` is its symbol, `operands` are buffer names, `extents` runtime counts by name.
 
     `shared`: the nanoseconds that one thread would take, estimated at all capacities, if threads share the work; 0 if
-    thread 0 does it alone.
+    thread 0 does it alone. `updates`: it writes a variable.
     """
 
     kernel: str
     operands: tuple[str, ...]
     extents: tuple[str, ...] = ()
     shared: int = 0
+    updates: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         return {"while": entry.name, "test": test, "predicate": entry.predicate, "body": body, "bound": entry.bound}
     if isinstance(entry, Call):
         return {"call": entry.kernel, "operands": list(entry.operands), "extents": list(entry.extents),
-                "shared": entry.shared}
+                "shared": entry.shared, "updates": entry.updates}
     return {"barrier": True}
 
 
@@ -292,5 +293,6 @@ def _entry_from_json(data: dict[str, Any]) -> Entry:
         test, body = _from_json(data["test"]), _from_json(data["body"])
         return While(data["while"], test, data["predicate"], body, data["bound"])
     if "call" in data:
-        return Call(data["call"], tuple(data["operands"]), tuple(data["extents"]), data["shared"])
+        operands, extents = tuple(data["operands"]), tuple(data["extents"])
+        return Call(data["call"], operands, extents, data["shared"], data["updates"])
     return Barrier()

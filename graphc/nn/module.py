@@ -230,7 +230,8 @@ class Module:
         the rows; without it the model's seed does, going on where the last `fit` ended. `verbose`: 0 silent, 1 a
         progress bar, 2 a line an epoch, "auto" a bar on a terminal and lines elsewhere.
 
-        Returns the `History`. Ctrl-C raises KeyboardInterrupt and leaves the parameters as the last whole step did.
+        Returns the `History`. Ctrl-C raises KeyboardInterrupt and leaves the parameters as the last whole step did, or
+        StepInterrupted, a KeyboardInterrupt, where a step that takes seconds was stopped after it had written some.
         Raises InputError for arrays that do not fit each other or the model and for labels out of range, before the
         first update.
         """

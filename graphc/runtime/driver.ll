@@ -10,6 +10,7 @@
 ;           6    slot                   otherwise                               branch: if the byte at the address in `slot` is 0, go to row `otherwise`
 ;           7                           target                                  go to row `target`
 ;           8    kernel     args                                              call kernel(args, 0, 1) (thread 0)
+;           9                                                                 from here on variables are written
 ;
 ; `strides` points at `number` pairs (address of an args slot, bytes to add to it each turn).
 ; A loop with a test is a `loop` row, the rows of the test, a `branch` out of it, the rows of the body, and `next`, whose
@@ -20,15 +21,16 @@
 ;   control 0 stop flag    1 steps wanted    4 times, or 0: for each thread and row two int64, calls and nanoseconds
 ;           2, 3 whether another step follows, as thread 0 decided in an even and in an odd one
 ;           5 clock id for clock_gettime     6 where the threads meet: an event, see team.ll
-;           7 watches    8 how many
+;           7 watches    8 how many    9 to 16: how a step is stopped in its middle, see signals.ll
 ;
 ; A watch is four int64: the address of a variable's two counts of changes, these counts when it was last looked at, and
 ; the address of a flag. Thread 0 looks once a call, before the others begin, and sets the flags of what has changed; a
 ; table branches on them to what must be prepared again, and clears them after it. So all threads go the same way, and
 ; what is not prepared to its end stays flagged, also if the variable is written meanwhile.
 ;
-; One walk over the table is a step. A stop flag is obeyed between steps only, so that a step that has begun to
-; write variables finishes. The result is the number of steps done.
+; One walk over the table is a step. The stop flag is obeyed between steps only; what stops a step in its middle is its
+; state, which every thread looks at before each row: a thread that leaves puts its args back as they were before the
+; step. The result is the number of steps done.
 ; The code is plain enough to be fast without optimisation, which would take longer than loading a whole program.
 
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
@@ -93,9 +95,21 @@ out:
 }
 
 ; The steps of one thread, one at least.
-define internal i64 @steps(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control) {
+define internal i64 @steps(ptr %job) {
 entry:
+  %rows.at = getelementptr i64, ptr %job, i64 1
+  %thread.at = getelementptr i64, ptr %job, i64 2
+  %threads.at = getelementptr i64, ptr %job, i64 3
+  %control.at = getelementptr i64, ptr %job, i64 4
+  %table = load ptr, ptr %job
+  %rows = load i64, ptr %rows.at
+  %thread = load i64, ptr %thread.at
+  %threads = load i64, ptr %threads.at
+  %control = load ptr, ptr %control.at
   %first = icmp eq i64 %thread, 0
+  %watch = select i1 %first, ptr %control, ptr null    ; whoever looks for signals: thread 0
+  %patience = select i1 %first, i64 4, i64 9223372036854775807
+  %state.at = getelementptr i64, ptr %control, i64 9
   %wanted.at = getelementptr i64, ptr %control, i64 1
   %wanted = load i64, ptr %wanted.at
   %place.at = getelementptr i64, ptr %control, i64 6
@@ -116,10 +130,28 @@ step:
 
 walk:
   %row = phi i64 [ 0, %step ], [ %row.next, %advance ], [ %row.target, %jump ]
+  %left = phi i64 [ %patience, %step ], [ %left.now, %advance ], [ %left.now, %jump ]
+  %state = load atomic i64, ptr %state.at monotonic, align 8
+  %stopped = icmp sge i64 %state, 3
+  br i1 %stopped, label %leave, label %more
+
+more:
   %in_table = icmp ult i64 %row, %rows
-  br i1 %in_table, label %dispatch, label %step_done
+  br i1 %in_table, label %count, label %step_done
+
+count:
+  %left.fewer = sub i64 %left, 1
+  %glances = icmp eq i64 %left.fewer, 0
+  br i1 %glances, label %look, label %dispatch
+
+look:
+  %left.new = call i64 @glance(ptr %control)
+  %state.new = load atomic i64, ptr %state.at monotonic, align 8
+  %stopped.now = icmp sge i64 %state.new, 3
+  br i1 %stopped.now, label %leave, label %dispatch
 
 dispatch:
+  %left.now = phi i64 [ %left.fewer, %count ], [ %left.new, %look ]
   %offset = mul i64 %row, 8
   %at = getelementptr i64, ptr %table, i64 %offset
   %at1 = getelementptr i64, ptr %at, i64 1
@@ -134,7 +166,8 @@ dispatch:
                                      i64 5, label %add
                                      i64 6, label %branch
                                      i64 7, label %jump
-                                     i64 8, label %call_alone ]
+                                     i64 8, label %call_alone
+                                     i64 9, label %writes ]
 
 call:
   br label %call_now
@@ -170,8 +203,12 @@ call_timed:
   br label %advance
 
 barrier:
-  call void @meet(i64 %threads, ptr %place)
+  call void @meet(i64 %threads, ptr %place, ptr %control, ptr %watch)
   br label %advance
+
+writes:
+  %may_write = call i1 @writes(ptr %control)
+  br i1 %may_write, label %advance, label %leave
 
 loop:
   %loop.cell = load ptr, ptr %at1
@@ -248,16 +285,27 @@ decide:
   %unstopped = icmp eq i64 %stop, 0
   %decision.new = zext i1 %unstopped to i64
   store i64 %decision.new, ptr %decision.at
+  store atomic i64 0, ptr %state.at monotonic, align 8
   br label %decided
 
 decided:
-  call void @meet(i64 %threads, ptr %place)
+  call void @meet(i64 %threads, ptr %place, ptr %control, ptr %watch)
   %decision = load i64, ptr %decision.at
   %goes = icmp ne i64 %decision, 0
   br i1 %goes, label %step, label %finish
 
 finish:
   ret i64 %done.next
+
+leave:
+  %args.at = getelementptr i64, ptr %job, i64 5
+  %args.all = load ptr, ptr %args.at
+  %begun.at = getelementptr i64, ptr %job, i64 6
+  %begun = load ptr, ptr %begun.at
+  %args.bytes.at = getelementptr i64, ptr %job, i64 7
+  %args.bytes = load i64, ptr %args.bytes.at
+  call void @llvm.memmove.p0.p0.i64(ptr %args.all, ptr %begun, i64 %args.bytes, i1 false)
+  ret i64 %done
 }
 
 ; Add factor * bytes to each args slot of a loop.

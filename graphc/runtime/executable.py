@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import InputError, MemoryLimitError, StateError, VerifyError
+from graphc.errors import InputError, MemoryLimitError, StateError, StepInterrupted, VerifyError
 from graphc.ir.buffers import Elements, address, aligned_copy, aligned_zeros, format_bytes
 from graphc.ir.dims import Dim, evaluate, parse_dim, symbols
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, nested
 from graphc.kernel.plan_text import largest
 from graphc.runtime.cores import available_cores
-from graphc.runtime.driver import PLACE, WATCH, WATCHED, WATCHES, control_block, driver, job_list
+from graphc.runtime.driver import PLACE, STATE, STOPPED_LATE, WATCH, WATCHED, WATCHES, control_block, driver
 from graphc.runtime.inputs import InputPlace, InputSpec, Shape, as_array, bind_counts, name_error
 from graphc.runtime.loader import load
 from graphc.runtime.pace import Pace
 from graphc.runtime.state import check_variable
-from graphc.runtime.table import Copy, Table, build
+from graphc.runtime.table import Copy, Table, build, job_list
 from graphc.runtime.threads import STEPS, team
 
 _MAX_BINDINGS = 256
@@ -138,23 +138,46 @@ class Executable:
                 region[...] = value
             else:
                 place.fill(value, region)
-        if threads:
-            self._run(*self._arguments(team().hire(threads)))
-        elif binding.pace is None:
-            self._run(*self._run_arguments[1])
-        else:
-            self._run_in_turn(binding.pace)
+        try:
+            if threads:
+                done = self._run(*self._arguments(team().hire(threads)))
+            elif binding.pace is None:
+                done = self._run(*self._run_arguments[1])
+            else:
+                done = self._run_in_turn(binding.pace)
+            if done != 1:
+                raise self._not_done(done)
+        except BaseException as error:  # a KeyboardInterrupt, mostly: from within the step, or right after it
+            self._tell(error)
+            raise
         return [result.copy() for result in binding.results]
 
-    def _run_in_turn(self, pace: Pace) -> None:
-        """On as many threads as `pace` says."""
+    def _not_done(self, done: int) -> BaseException:
+        if done < 0:
+            return StateError(f"program {self.plan.name!r} is called by a signal handler inside of a step")
+        return SystemExit()  # the interpreter exits, so this thread does too
+
+    def _tell(self, error: BaseException) -> None:
+        """Say so if a step was stopped after it had begun to write variables; raises StepInterrupted for Ctrl-C."""
+        if self.control[STATE] != STOPPED_LATE:
+            return
+        self.control[STATE] = 0
+        changed = dict.fromkeys((*self.plan.written, *(update.target for update in self.plan.updates)))
+        told = StepInterrupted(self.plan.name, self.steps, tuple(changed))
+        if type(error) is KeyboardInterrupt:
+            raise told.with_traceback(error.__traceback__) from None
+        error.add_note(str(told))
+
+    def _run_in_turn(self, pace: Pace) -> int:
+        """On as many threads as `pace` says. Returns the steps done."""
         threads = team().hire(pace.threads)
         if pace.settling:
             team().spread(threads)
         arguments = self._arguments(threads)
         start = time.perf_counter()
-        self._run(*arguments)
+        done = self._run(*arguments)
         pace.took(time.perf_counter() - start)
+        return int(done)
 
     def _arguments(self, threads: int) -> list[ctypes.c_int64]:
         """What the driver is given to run on so many threads; made once."""
@@ -168,7 +191,7 @@ class Executable:
         if threads > 1:
             place = team().address
             self.control[PLACE] = place
-        jobs = self._jobs[threads] = job_list([table.rows for table in self._tables[:threads]], self.control)
+        jobs = self._jobs[threads] = job_list(self._tables[:threads], self.control)
         arguments = [ctypes.c_int64(value) for value in (address(jobs), threads, place)]
         self._run_arguments[threads] = arguments
         return arguments
@@ -259,11 +282,11 @@ class Executable:
                 raise VerifyError(f"plan {self.plan.name}: {update} must copy from a buffer of the same type that is "
                                   "no target itself")
             copies.append(Copy(addresses[update.target], addresses[update.source], target.nbytes))
-        counters = [address(elements.changes) for elements in self.changed]
-        counters.append(address(self._rng) + self._rng.itemsize)
+        changes = [address(elements.changes) for elements in self.changed]
+        counters = [address(self._rng) + self._rng.itemsize]
         zero, *flags = (address(self._flags) + place * self._flags.itemsize for place in range(len(self._flags)))
-        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), counters=counters, flags=flags,
-                     zero=zero)
+        return build(self.plan, self.code.addresses, addresses, after=tuple(copies), changes=changes, counters=counters,
+                     flags=flags, zero=zero)
 
     def _input_places(self) -> list[InputPlace]:
         outside = driver().outside

@@ -1,6 +1,7 @@
 """Relocatable object files to callable addresses, by LLVM's MCJIT: nothing is compiled here but the driver.
 
-Objects may leave only the C library's symbols unresolved (`expf`, `memset`); they are found in the process.
+Objects may leave only the C library's symbols unresolved (`expf`, `memset`), which are found in the process, and those
+that `define` has named.
 LLVM ends the process when a symbol cannot be found, so whoever makes objects checks what they refer to.
 """
 
@@ -47,6 +48,12 @@ def load(objects: Mapping[str, bytes]) -> LoadedCode:
         if not address:
             raise CompileError(f"the machine code given for {symbol} does not define that symbol; compile it again")
     return LoadedCode(addresses, engine)
+
+
+def define(symbols: Mapping[str, int]) -> None:
+    """Functions at these addresses can be called by that name from all that is loaded later."""
+    for symbol, address in symbols.items():
+        llvm.add_symbol(symbol, address)
 
 
 def assemble(text: str) -> bytes:

@@ -32,11 +32,13 @@ class Copy:
 class Table:
     """A table for one thread. `rows` is i64[entries, 8]; `sites` are the rows that call kernels, with their calls.
 
-    `cells` holds the runtime counts in the order of `Plan.extents`, then the loops' indices.
+    `cells` holds the runtime counts in the order of `Plan.extents`, then the loops' indices. `begun` is what `args`
+    holds before a step: loops move it, and move it back.
     """
 
     rows: np.ndarray
     args: np.ndarray
+    begun: np.ndarray
     strides: np.ndarray
     cells: np.ndarray
     sites: tuple[tuple[int, Call], ...]
@@ -162,13 +164,13 @@ class _Builder:
 
 
 def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], *,
-          after: tuple[Copy, ...] = (), counters: Sequence[int] = (), flags: Sequence[int] = (),
-          zero: int = 0) -> Table:
+          after: tuple[Copy, ...] = (), changes: Sequence[int] = (), counters: Sequence[int] = (),
+          flags: Sequence[int] = (), zero: int = 0) -> Table:
     """The table of `plan`, for kernels at `functions` (symbol -> address) and `buffers` (name -> address).
 
-    Copies `after` the kernels become rows of their own; `counters` are addresses of what grows by one each step,
-    `flags` those of an int64 for each preparation, and `zero` that of one which is 0. Raises VerifyError when the plan
-    names what is not there.
+    Copies `after` the kernels become rows of their own; `changes` are addresses of what grows by one when the step
+    begins to write variables, `counters` of what grows at its end, `flags` those of an int64 for each preparation, and
+    `zero` that of one which is 0. Raises VerifyError when the plan names what is not there.
     """
     entries = list(walk(plan.all_entries()))
     loops = [entry for entry in entries if isinstance(entry, Loop | While)]
@@ -182,14 +184,34 @@ def build(plan: Plan, functions: Mapping[str, int], buffers: Mapping[str, int], 
     cells[: len(plan.extents)] = list(plan.extents.values())
     for preparation, flag in zip(plan.preparations, flags, strict=True):
         builder.preparation(preparation.entries, flag, zero, _Scope(extents))
-    builder.entries(plan.entries, _Scope(extents))
+    _add_entries(builder, plan, _Scope(extents), changes)
     if after:  # thread 0 copies; the plan's entries end with a barrier if others must have finished
         builder.rows += [(driver.COPY, copy.target, copy.source, copy.nbytes) for copy in after]
     builder.rows += [(driver.ADD, cell, 1) for cell in counters]
     rows = aligned_zeros((len(builder.rows), driver.ROW), "i64")
     for place, row in enumerate(builder.rows):
         rows[place, : len(row)] = row
-    return Table(rows, builder.args, builder.strides, cells, tuple(builder.sites))
+    begun = aligned_zeros((slots,), "i64")
+    begun[:] = builder.args
+    return Table(rows, builder.args, begun, builder.strides, cells, tuple(builder.sites))
+
+
+def _add_entries(builder: _Builder, plan: Plan, scope: _Scope, changes: Sequence[int]) -> None:
+    """The rows of the plan, and before the first that may write a variable those that say and count it."""
+    writing = [any(isinstance(inner, Call) and inner.updates for inner in walk((entry,))) for entry in plan.entries]
+    first = writing.index(True) if any(writing) else 0 if plan.written else len(writing)
+    builder.entries(plan.entries[:first], scope)
+    if plan.updates or plan.written or any(writing):
+        builder.rows.append((driver.WRITES,))
+        builder.rows += [(driver.ADD, cell, 1) for cell in changes]
+    builder.entries(plan.entries[first:], scope)
+
+
+def job_list(tables: Sequence[Table], control: np.ndarray) -> np.ndarray:
+    """Jobs for one thread a table, i64[threads, 8]. Tables and control must outlive it."""
+    jobs = [(address(table.rows), len(table.rows), thread, len(tables), address(control), address(table.args),
+             address(table.begun), table.args.nbytes) for thread, table in enumerate(tables)]
+    return np.array(jobs, np.int64)
 
 
 def _slots(entry: Entry) -> int:

@@ -6,34 +6,57 @@
 ;           10 nanoseconds of spinning    11 clock id    12 the event of finished jobs, for a worker's own
 ;           13 the time at which a job is expected    16 a mutex    24 a condition
 ;
-; A job is five int64: table, rows, thread, threads, control. A team is a row of events: 0 where the threads meet,
-; 1 how many jobs workers have finished, 1 + thread the orders of that worker.
+; A job is eight int64: table, rows, thread, threads, control, args of the table, what they are before a step, and their
+; bytes. A team is a row of events: 0 where the threads meet, 1 how many jobs workers have finished, 1 + thread the orders
+; of that worker.
 
 declare i32 @pthread_mutex_lock(ptr)
 declare i32 @pthread_mutex_unlock(ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_timedwait(ptr, ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 
 ; Do steps: `jobs` has one for each of `threads` threads, the calling one first. No team is needed for one thread.
-; Returns when no thread uses jobs, tables or control any more.
+; The caller holds Python's global lock, which is free meanwhile. Returns when no thread uses jobs, tables or control any
+; more; with Python's error set if a signal handler raised it, and -1, having done nothing, if a signal handler calls
+; that runs inside of a step.
 define i64 @graphc_run(ptr %jobs, i64 %threads, ptr %team) {
 entry:
+  %inside = load i64, ptr @handling
+  %outside = icmp eq i64 %inside, 0
+  br i1 %outside, label %ask, label %refused
+
+refused:
+  ret i64 -1
+
+ask:
   %control.at = getelementptr i64, ptr %jobs, i64 4
   %control = load ptr, ptr %control.at
   %go = call i1 @begins(ptr %control)
-  br i1 %go, label %size, label %nothing
+  br i1 %go, label %begin, label %nothing
 
 nothing:
   ret i64 0
 
-size:
+begin:
   call void @look(ptr %control)
+  %python = call ptr @PyEval_SaveThread()
+  call void @step_begins(ptr %control, ptr %python)
+  %done = call i64 @together(ptr %jobs, i64 %threads, ptr %team, ptr %control)
+  store atomic ptr null, ptr @current monotonic, align 8
+  call void @PyEval_RestoreThread(ptr %python)
+  ret i64 %done
+}
+
+; Hand out the jobs, do the first one, and wait for the others.
+define internal i64 @together(ptr %jobs, i64 %threads, ptr %team, ptr %control) {
+entry:
   %workers = sub i64 %threads, 1
   %alone = icmp sle i64 %workers, 0
   br i1 %alone, label %on_one, label %on_many
 
 on_one:
-  %one.done = call i64 @work(ptr %jobs)
+  %one.done = call i64 @steps(ptr %jobs)
   ret i64 %one.done
 
 on_many:
@@ -47,7 +70,7 @@ more_orders:
   br i1 %more, label %order, label %share
 
 order:
-  %job.offset = mul i64 %thread, 5
+  %job.offset = mul i64 %thread, 8
   %job = getelementptr i64, ptr %jobs, i64 %job.offset
   %place = add i64 %thread, 1
   %event.offset = mul i64 %place, 32
@@ -57,9 +80,29 @@ order:
   br label %more_orders
 
 share:
-  %done = call i64 @work(ptr %jobs)
+  %done = call i64 @steps(ptr %jobs)
+  %state.at = getelementptr i64, ptr %control, i64 9
+  %state = load atomic i64, ptr %state.at monotonic, align 8
+  %stopped = icmp sge i64 %state, 3
+  %meeting.at = getelementptr i64, ptr %control, i64 6
+  %meeting = load ptr, ptr %meeting.at
+  br i1 %stopped, label %release, label %finish
+
+release:                                ; whoever waits for this thread at a barrier
+  call void @raise(ptr %meeting)
+  br label %finish
+
+finish:
   %all = add i64 %before, %workers
-  call void @wait(ptr %finished, i64 %all)
+  call void @wait(ptr %finished, i64 %all, ptr null)
+  br i1 %stopped, label %empty, label %out
+
+empty:                                  ; the barrier that some had reached
+  %arrived.at = getelementptr i64, ptr %meeting, i64 9
+  store atomic i64 0, ptr %arrived.at monotonic, align 8
+  br label %out
+
+out:
   ret i64 %done
 }
 
@@ -111,13 +154,13 @@ entry:
 
 next:
   %jobs = phi i64 [ 1, %entry ], [ %jobs.next, %do ]
-  call void @wait(ptr %event, i64 %jobs)
+  call void @wait(ptr %event, i64 %jobs, ptr null)
   %job = load ptr, ptr %job.at
   %end = icmp eq ptr %job, null
   br i1 %end, label %out, label %do
 
 do:
-  %done = call i64 @work(ptr %job)
+  %done = call i64 @steps(ptr %job)
   call void @raise(ptr %finished)
   %jobs.next = add i64 %jobs, 1
   br label %next
@@ -126,29 +169,21 @@ out:
   ret ptr null
 }
 
-define internal i64 @work(ptr %job) {
-entry:
-  %rows.at = getelementptr i64, ptr %job, i64 1
-  %thread.at = getelementptr i64, ptr %job, i64 2
-  %threads.at = getelementptr i64, ptr %job, i64 3
-  %control.at = getelementptr i64, ptr %job, i64 4
-  %table = load ptr, ptr %job
-  %rows = load i64, ptr %rows.at
-  %thread = load i64, ptr %thread.at
-  %threads = load i64, ptr %threads.at
-  %control = load ptr, ptr %control.at
-  %done = call i64 @steps(ptr %table, i64 %rows, i64 %thread, i64 %threads, ptr %control)
-  ret i64 %done
-}
-
-; All threads wait for the last one, which makes the value grow.
-define internal void @meet(i64 %threads, ptr %place) {
+; All threads wait for the last one, which makes the value grow. Where a step is stopped they need not: whoever stops it
+; sets the state first and then makes the value grow, so a thread that does not see the state here is woken by that.
+define internal void @meet(i64 %threads, ptr %place, ptr %control, ptr %watch) {
 entry:
   %alone = icmp sle i64 %threads, 1
   br i1 %alone, label %out, label %arrive
 
 arrive:
-  %generation = load atomic i64, ptr %place acquire, align 8
+  %generation = load atomic i64, ptr %place seq_cst, align 8
+  %state.at = getelementptr i64, ptr %control, i64 9
+  %state = load atomic i64, ptr %state.at seq_cst, align 8
+  %stopped = icmp sge i64 %state, 3
+  br i1 %stopped, label %out, label %join
+
+join:
   %arrived.at = getelementptr i64, ptr %place, i64 9
   %before = atomicrmw add ptr %arrived.at, i64 1 acq_rel
   %arrived = add i64 %before, 1
@@ -162,7 +197,7 @@ open:
 
 await:
   %next = add i64 %generation, 1
-  call void @wait(ptr %place, i64 %next)
+  call void @wait(ptr %place, i64 %next, ptr %watch)
   br label %out
 
 out:
@@ -197,9 +232,12 @@ out:
   ret void
 }
 
-; Until the value has reached `target`: look for a while, then sleep.
-define internal void @wait(ptr %event, i64 %target) {
+; Until the value has reached `target`: look for a while, then sleep. Who has a step to `watch` (its control block, or
+; null) wakes now and then to look for signals, and waits no longer when the step is stopped.
+define internal void @wait(ptr %event, i64 %target, ptr %watch) {
 entry:
+  %watches = icmp ne ptr %watch, null
+  %deadline = alloca { i64, i64 }
   br label %look
 
 look:
@@ -245,16 +283,31 @@ sleep:
   %more = atomicrmw add ptr %sleepers.at, i64 1 seq_cst
   %now = load atomic i64, ptr %event seq_cst, align 8
   %grown = icmp sge i64 %now, %target
-  br i1 %grown, label %awake, label %doze
+  br i1 %grown, label %awake, label %lie_down
+
+lie_down:
+  br i1 %watches, label %nap, label %doze
 
 doze:
   %dozed = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
   br label %awake
 
+nap:
+  call void @in_a_period(ptr %watch, ptr %deadline)
+  %napped = call i32 @pthread_cond_timedwait(ptr %condition, ptr %mutex, ptr %deadline)
+  br label %awake
+
 awake:                                  ; perhaps only roused: then it looks for a while again
   %fewer = atomicrmw sub ptr %sleepers.at, i64 1 seq_cst
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %look
+  br i1 %watches, label %watch_out, label %look
+
+watch_out:
+  %ignored = call i64 @glance(ptr %watch)
+  %state.at = getelementptr i64, ptr %watch, i64 9
+  %state = load atomic i64, ptr %state.at seq_cst, align 8
+  %stopped = icmp sge i64 %state, 3
+  br i1 %stopped, label %out, label %look
 
 out:
   ret void

@@ -2,7 +2,8 @@
 
 A team is one for the whole process, because only one step runs at a time (`STEPS`). Workers are threads of the C
 library that never touch Python: they wait for a job, spinning for 20 microseconds and then asleep, and walk a table
-(`team.ll`). They receive no signals, so Ctrl-C reaches Python's main thread, which has share 0 of the work.
+(`team.ll`). They receive no signals, so Ctrl-C reaches Python's main thread, which has share 0 of the work and looks
+for it (`signals.ll`).
 
 A fork stops the workers before, and the child starts its own when it needs them; at exit they end.
 """
@@ -29,6 +30,7 @@ STEPS = threading.RLock()  # held for a step; one lock, not one a variable: taki
 EVENT = 32  # int64 cells of an event, see team.ll
 SPIN_NANOSECONDS = 20_000
 AHEAD_NANOSECONDS = 30_000
+PATIENCE = 1.0  # seconds that a step of another Python thread has to end when the interpreter exits
 MOST_CPUS = 8192  # bits of a CPU set that the system is given
 _SPINNING, _CLOCK, _FINISHED, _MUTEX, _CONDITION = 10, 11, 12, 16, 24
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
@@ -145,9 +147,11 @@ _teams: list[Team] = []  # the one of `team()`, once it is there
 
 
 def _at_exit() -> None:
-    with STEPS:
-        for made in _teams:
-            made.close()
+    while not STEPS.acquire(timeout=PATIENCE):
+        driver().stop()  # another Python thread is in a step that takes long, or never ends
+    for made in _teams:
+        made.close()
+    STEPS.release()
 
 
 def _before_fork() -> None:

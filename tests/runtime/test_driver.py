@@ -13,9 +13,9 @@ from graphc.errors import VerifyError
 from graphc.ir.buffers import aligned_zeros
 from graphc.ir.types import as_dtype
 from graphc.kernel.plan import Barrier, Branch, Call, Entry, Loop, Plan, While
-from graphc.runtime.driver import STEPS_WANTED, STOP, control_block, driver, job_list
+from graphc.runtime.driver import STEPS_WANTED, STOP, control_block, driver
 from graphc.runtime.loader import LoadedCode, load
-from graphc.runtime.table import Copy, Table, build
+from graphc.runtime.table import Copy, Table, build, job_list
 from graphc.runtime.threads import STEPS, team
 
 
@@ -38,7 +38,7 @@ def table(code: LoadedCode) -> Callable[..., Table]:
 def run(*tables: Table, control: np.ndarray | None = None) -> int:
     """A table a thread; several threads meet where `control` says."""
     control = control_block(team().meeting_place) if control is None else control
-    jobs = job_list([table.rows for table in tables], control)
+    jobs = job_list(tables, control)
     with STEPS:
         assert team().hire(len(tables)) == len(tables)
         return driver().run(jobs.ctypes.data, len(tables), team().address)
