@@ -105,6 +105,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
                         "logits, contraction: the kernels of one dense layer, or peak: fused multiply-adds and memory "
                         "bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
+    parser.add_argument("--tune", action="store_true", help="measure schedules of kernels first, and use the fastest")
     _add_machine(parser)
     _add_json(parser)
 
@@ -228,6 +229,8 @@ def _save(model: Any, path: str | None) -> None:
 def _bench(arguments: argparse.Namespace) -> int:
     result: Any
     threads = chosen_threads(arguments.threads, os.environ)
+    if arguments.tune and arguments.workload in ("peak", "contraction"):
+        raise InputError(f"--tune is for workloads that are compiled; {arguments.workload} has nothing to tune")
     if arguments.workload == "peak":
         from graphc.inspect.peak import measure_peak
 
@@ -239,7 +242,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     else:
         from graphc.inspect.bench import run
 
-        result = run(arguments.workload, threads=threads, seconds=arguments.seconds, seed=arguments.seed)
+        result = run(arguments.workload, threads=threads, seconds=arguments.seconds, seed=arguments.seed,
+                     tune=arguments.tune)
     if arguments.json:
         _print_json(result.to_json())
     else:

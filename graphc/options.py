@@ -21,18 +21,21 @@ class Options:
     without: tuple[str, ...] = ()
     memory_limit: int | None = None
     schedules: tuple[tuple[str, Schedule], ...] = ()
+    tune: bool = False
 
     @staticmethod
     def of(
         without: str | Sequence[str] = (),
         memory_limit: int | str | None = None,
         schedules: Mapping[str, Schedule | str] | None = None,
+        tune: bool = False,
     ) -> Options:
         """Options as users write them. Raises InputError for values that are none."""
         return Options(
             (without,) if isinstance(without, str) else tuple(without),
             None if memory_limit is None else parse_bytes(memory_limit),
             _schedules({} if schedules is None else schedules),
+            checked_tune(tune),
         )
 
     def key(self) -> dict[str, Any]:
@@ -41,7 +44,15 @@ class Options:
             "without": self.without,
             "memory_limit": self.memory_limit,
             "schedules": sorted((name, str(schedule)) for name, schedule in self.schedules),
+            "tune": self.tune,
         }
+
+
+def checked_tune(tune: Any) -> bool:
+    """The option `tune`. Raises InputError for what is neither True nor False."""
+    if not isinstance(tune, bool):
+        raise InputError(f"tune must be True (measure schedules of kernels) or False, got {tune!r}")
+    return tune
 
 
 def _schedules(given: Any) -> tuple[tuple[str, Schedule], ...]:

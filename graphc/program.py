@@ -265,9 +265,10 @@ class Program:
         self.from_cache = image is not None
         return self._build_and_store(capacities) if image is None else image
 
-    def _build_and_store(self, capacities: Mapping[str, int]) -> ProgramImage:
+    def _build_and_store(self, capacities: Mapping[str, int], tuned: Any = None) -> ProgramImage:
+        """`tuned`: what tuning has found already, as an image has it."""
         self.from_cache = False
-        image = self._image_of(self._build(capacities))
+        image = self._image_of(self._build(capacities, tuned))
         if self._cache is not None:
             self._cache.store(self._key(capacities), image)
         return image
@@ -286,10 +287,15 @@ class Program:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _build(self, capacities: Mapping[str, int]) -> Build:
+    def _build(self, capacities: Mapping[str, int], tuned: Any) -> Build:
         from graphc.codegen.build import build
         from graphc.codegen.memory import Signature
 
+        tuner = None
+        if self._options.tune:
+            from graphc.tuning import MeasuringTuner, recorded
+
+            tuner = MeasuringTuner(self._cache) if tuned is None else recorded(tuned)
         rng = "rng" if self.declared.uses_rng else None
         signature = Signature(frozenset(self._variables), self._updated, rng)
         return build(
@@ -299,6 +305,7 @@ class Program:
             without=self._options.without,
             memory_limit=self._options.memory_limit,
             schedules=dict(self._options.schedules),
+            tuner=tuner,
         )
 
     def _image_of(self, built: Build) -> ProgramImage:
@@ -317,6 +324,10 @@ class Program:
             "variables": dict(built.variables),
             "remarks": list(built.remarks),
             "origins": self._origins,
+            "tuned": {
+                "schedules": {name: str(schedule) for name, schedule in built.tuned.schedules.items()},
+                "remarks": list(built.tuned.remarks),
+            },
         }
         objects = {kernel.symbol: kernel.machine_code for kernel in built.kernels.values()}
         return ProgramImage(built.plan, objects, dict(built.constants), extra)
@@ -368,7 +379,7 @@ class Program:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Why what was not fused was not."""
+        """Why what was not fused was not, which layouts were chosen, and what tuning has changed."""
         return tuple(self._described().extra["remarks"])
 
     @cached_property
@@ -381,7 +392,7 @@ class Program:
         image = self._compiled()
         if image.extra["origins"] != self._origins:
             was_cached = self.from_cache
-            self._image = image = self._build_and_store(self._capacities)
+            self._image = image = self._build_and_store(self._capacities, image.extra["tuned"])
             self.from_cache = was_cached
         return image
 
@@ -434,6 +445,7 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     without: Sequence[str] = (),
     memory_limit: int | str | None = None,
     schedules: Mapping[str, Schedule | str] | None = None,
+    tune: bool = False,
     cache: bool = True,
 ) -> Program:
     """Compile a function from `inputs` to `outputs` that also sets each variable in `updates` to its new value.
@@ -448,7 +460,12 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     within it, nothing is kept from call to call, and elementwise values are computed again. `schedules` overrides how
     kernels run, by name: text as `program.kernels[name].schedule` prints it, such as "outer; vector n; tile o:8 n:32;
     order y o n; parallel y". It is taken as it is: without `parallel` one thread runs the kernel, without `order` loops
-    are in the order of the form's space. Sums may then be added up in another order, so bits may differ.
+    are in the order of the form's space.
+
+    `tune` measures several schedules of each contraction that takes a share of the step, which takes seconds at the
+    first call, and uses the fastest; `program.remarks` tells which. What was found is remembered beside the program
+    cache, for other programs with the same kernels too. Under another schedule sums may be added up in another order:
+    bits may differ from those of the untuned program, but not between numbers of threads.
 
     Raises InputError or CompileError, where a kernel has no code for a schedule for instance, and
     MemoryLimitError for a limit that cannot be met; nothing runs before the first call.
@@ -462,7 +479,7 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     declared = collect(inputs, outputs, updates or {}, name=name)
     chosen = default_cache() if cache else None
     workers = chosen_threads(threads, os.environ)
-    options = Options.of(without, memory_limit, schedules)
+    options = Options.of(without, memory_limit, schedules, tune)
     return Program(
         declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, options=options
     )

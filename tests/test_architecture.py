@@ -75,6 +75,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
         "graphc.codegen.build": "the compiler behind a cache hit",
         "graphc.codegen.memory": "the compiler behind a cache hit",
         "graphc.codegen.machine": "only to show LLVM and machine code",
+        "graphc.tuning": "compiles what it measures",
         "graphc.inspect.dump": "loads the compiler",
         "graphc.inspect.announce": "loads the compiler; only if the environment asks for logs or dumps",
         "graphc.codegen.host": "reads the CPU's features through llvmlite, for the cache key",

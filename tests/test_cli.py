@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import graphc
+from graphc import tuning
 from graphc.cli import main
 from graphc.interop.safetensors import load_arrays
+from graphc.kernel.form import Kernel
+from graphc.kernel.schedule import Schedule
 
 TRAIN = ["train", "mlp", "--hidden", "16", "--epochs", "1", "--batch-size", "200"]
 TIMEOUT = 120
@@ -128,6 +132,22 @@ def test_bench_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert line["system"] == "graphc" and line["workload"] == "mlp_small" and line["threads"] >= 1
     assert 0 < line["min_ms"] <= line["median_ms"] < line["first_ms"]
     assert {"steps", "gflops", "share_of_peak", "from_cache"} <= line.keys()
+
+
+def test_bench_tunes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def measure(kernel: Kernel, schedules: Sequence[Schedule]) -> list[float]:
+        asked.append(kernel.name)
+        return [1e-6] * len(schedules)
+
+    monkeypatch.setattr(tuning, "measure", measure)
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
+    assert main(["bench", "mlp_small", "--seconds", "0.05", "--tune", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tuned"] is True
+    assert asked
+    assert main(["bench", "peak", "--tune"]) == 2
+    assert "--tune is for workloads that are compiled; peak has nothing to tune" in capsys.readouterr().err
 
 
 def test_bench_of_more_threads_prints_nothing_but_its_line() -> None:

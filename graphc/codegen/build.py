@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from graphc.codegen.lower import Names, lower_graph
 from graphc.codegen.machine import MachineCode, compile_source
 from graphc.codegen.memory import PlannedProgram, Signature, plan_program
 from graphc.codegen.override import check_override
-from graphc.codegen.sharing import Scheduled, share_work
+from graphc.codegen.rows import Scheduled
+from graphc.codegen.sharing import TURNS, estimated_work, share_work
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.kernel.compose import anonymous
@@ -49,6 +52,26 @@ class CompiledKernel:
 
 
 @dataclass(frozen=True)
+class Tunable:
+    """A kernel with the schedule that it would have, and the estimated nanoseconds of all its calls in a step."""
+
+    form: Kernel
+    schedule: Schedule
+    nanoseconds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Schedules that a tuner has found better, by kernel, and what is to be said of them."""
+
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+Tuner: TypeAlias = Callable[[Sequence[Tunable]], Tuned]
+
+
+@dataclass(frozen=True)
 class Build:
     """A compiled program: the plan (its calls name symbols), kernels by name, constants, and the passes' record."""
 
@@ -58,6 +81,7 @@ class Build:
     variables: Mapping[str, str]  # buffer name -> name of the declared variable
     stages: Sequence[Stage]
     remarks: tuple[str, ...]
+    tuned: Tuned = Tuned()
 
 
 def optimise(
@@ -81,9 +105,11 @@ def build(
     memory_limit: int | None = None,
     check: bool = False,
     schedules: Mapping[str, Schedule] | None = None,
+    tuner: Tuner | None = None,
 ) -> Build:
     """Compile a declared graph for this machine. `schedules` overrides the chosen schedule of kernels by name; raises
-    CompileError for kernels that are not there, and for schedules that they have no code for.
+    CompileError for kernels that are not there, and for schedules that they have no code for. `tuner` is asked for
+    better schedules of all other kernels.
 
     `without` switches off passes, and parts of `PLANNING`, by name. Symbols in the lengths of loops are fixed at their
     capacities. `memory_limit` is the most bytes that the arena may take; see `graphc.codegen.memory.plan_program`.
@@ -102,6 +128,11 @@ def build(
     remarks += _checked_overrides(planned, schedules or {}, machine)
     given = {**planned.schedules, **(schedules or {})}
     scheduled = {form.name: Scheduled(form, given.get(form.name) or choose(form, machine)) for form in planned.kernels}
+    tuned = Tuned()
+    if tuner is not None:
+        tuned = tuner([k for k in _tunable(planned, scheduled, machine) if k.form.name not in (schedules or {})])
+        scheduled |= {name: replace(scheduled[name], schedule=s) for name, s in tuned.schedules.items()}
+        remarks += tuned.remarks
     sharing = share_work(planned.plan, scheduled, machine, fixed=set(schedules or {}))
     compiled: dict[str, CompiledKernel] = {}
     codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
@@ -115,7 +146,16 @@ def build(
     constants = {
         name: value.producer.attributes["value"].array for name, value in planned.constants.items() if value.producer
     }
-    return Build(plan, compiled, constants, planned.variables, stages, tuple(remarks))
+    return Build(plan, compiled, constants, planned.variables, stages, tuple(remarks), tuned)
+
+
+def _tunable(planned: PlannedProgram, kernels: Mapping[str, Scheduled], machine: Host) -> Iterator[Tunable]:
+    """The kernels with the estimated work of all their calls in a step, at capacity."""
+    calls: Counter[str] = Counter()
+    for call, least, most in planned.plan.call_counts():
+        calls[call.kernel] += max(least, TURNS) if most is None else most
+    for name, kernel in kernels.items():
+        yield Tunable(kernel.form, kernel.schedule, calls[name] * estimated_work(kernel, machine))
 
 
 def _checked_overrides(planned: PlannedProgram, schedules: Mapping[str, Schedule], machine: Host) -> list[str]:

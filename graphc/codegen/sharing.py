@@ -47,7 +47,7 @@ def share_work(
     """
     best = _choose(plan, kernels, {}, host)
     changed: dict[str, Schedule] = {}
-    work = {name: _work(kernel, host) for name, kernel in kernels.items()}
+    work = {name: estimated_work(kernel, host) for name, kernel in kernels.items()}
     for loop in (entry for entry in walk(plan.entries) if isinstance(entry, Loop | While)):
         inside = {e.kernel: kernels[e.kernel] for e in walk([loop]) if isinstance(e, Call) and e.kernel not in fixed}
         if inside.keys() & changed.keys():
@@ -141,10 +141,10 @@ def _fetching(kernels: Mapping[str, Scheduled], host: Host) -> dict[str, float]:
 
 def work_estimate(kernel: Scheduled, host: Host) -> int:
     """Nanoseconds that one thread takes at all capacities, estimated, if threads can share the kernel; else 0."""
-    return int(_work(kernel, host)) if kernel.schedule.parallel is not None else 0
+    return int(estimated_work(kernel, host)) if kernel.schedule.parallel is not None else 0
 
 
-def _work(kernel: Scheduled, host: Host) -> float:
+def estimated_work(kernel: Scheduled, host: Host) -> float:
     """Nanoseconds that one thread takes at all capacities, estimated."""
     schedule, flat = kernel.schedule, kernel.flat
     if schedule.kind in ("outer", "dot"):

@@ -47,6 +47,7 @@ class Timing:
     share_of_peak: float
     memory_bytes: int
     worst_deviation: float
+    tuned: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The figures, as `graphc bench --json` prints them."""
@@ -60,14 +61,14 @@ class Timing:
                 f"({origin}); deviates from float64 by {self.worst_deviation:.1e}")
 
 
-def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> Timing:
-    """Time the workload `name` for about `seconds`. Raises InputError for an unknown name, CompileError if the step
-    computes something else than the interpreter."""
+def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0, tune: bool = False) -> Timing:
+    """Time the workload `name` for about `seconds`, compiled with or without `tune`. Raises InputError for an unknown
+    name, CompileError if the step computes something else than the interpreter."""
     if name not in WORKLOADS:
         raise InputError(f"unknown workload {name!r}; there are: {', '.join(WORKLOADS)}")
     workload = WORKLOADS[name]
     batches = [workload.arrays(seed + i) for i in range(2)]
-    program, compiling = compiled(workload, threads=threads, seed=seed)
+    program, compiling = compiled(workload, threads=threads, seed=seed, tune=tune)
     record, calling = record_step(program, batches[0])
     since_start = _process_age()
     deviation = _checked(program, record, batches)
@@ -89,6 +90,7 @@ def run(name: str, *, threads: int = 1, seconds: float = 2.0, seed: int = 0) -> 
         share_of_peak=gflops / fma_gflops(threads),
         memory_bytes=program.plan.arena_bytes,
         worst_deviation=deviation,
+        tuned=tune,
     )
 
 
@@ -108,12 +110,13 @@ def _checked(program: Program, record: StepRecord, batches: Sequence[Sequence[An
     return check_step(program, record)
 
 
-def compiled(workload: Workload, *, threads: int = 1, seed: int = 0) -> tuple[Program, float]:
+def compiled(workload: Workload, *, threads: int = 1, seed: int = 0,
+             tune: bool = False) -> tuple[Program, float]:  # fmt: skip
     """The workload's program, and the seconds from the declared graph to it."""
     step = workload.declare()
     start = time.perf_counter()
     program = compile(step.inputs, step.results, step.updates, dims=workload.dims, threads=threads, seed=seed,
-                      name=workload.name)
+                      name=workload.name, tune=tune)
     return program, time.perf_counter() - start
 
 

@@ -190,6 +190,7 @@ class Module:
         threads: int | None = None,
         target: str = "cpu",
         memory_limit: int | str | None = None,
+        tune: bool = False,
     ) -> None:
         """Choose how the model is trained; programs are compiled when the first batch shows the shapes.
 
@@ -197,13 +198,14 @@ class Module:
         `(outputs, targets) -> scalar symbol`, means over the batch. `optimizer` is one of `graphc.optim`, or the name
         of one for its default settings. `seed` initialises parameters that have no values yet (by seed and path, so
         give the members of an ensemble a seed each), and starts dropout and shuffling.
-        `threads`, `target` and `memory_limit` are those of `gc.compile`. Raises AttributeValueError for an unknown
-        name.
+        `threads`, `target`, `memory_limit` and `tune` are those of `gc.compile`. Raises AttributeValueError for an
+        unknown name.
         """
         for _, variable in self.named_variables():
             variable.initialise(seed, rooted=True)
         trainer = Trainer(
-            self, loss, optimizer, metrics, seed=seed, threads=threads, target=target, memory_limit=memory_limit
+            self, loss, optimizer, metrics, seed=seed, threads=threads, target=target, memory_limit=memory_limit,
+            tune=tune,
         )
         object.__setattr__(self, "_trainer", trainer)
 

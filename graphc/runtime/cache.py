@@ -3,6 +3,9 @@
     file    = magic (8 bytes), version (u32), digest (32 bytes, SHA-256 of the rest), header size (u64), header, blobs
     header  = JSON: key, plan, extra, and name and size of each blob (objects first, then constants)
 
+Notes are kept beside programs: what was found out that other programs can use. Their files are alike, with a header of
+key and note and no blobs.
+
 Nothing in a file is executed before the digest has been found right, and no file is read that another user could
 have written. Whatever is wrong with a file or the folder, programs compile and run without it; a CacheWarning says so.
 Environment: GRAPHC_CACHE names the folder, or is `off`.
@@ -22,7 +25,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ from graphc.kernel.plan import Plan
 
 MAGIC = b"\x89GRAPHC\n"
 VERSION = 2
-SUFFIX = ".program"
+SUFFIX, NOTE_SUFFIX = ".program", ".note"
 DEFAULT_LIMIT = 2**30
 _PREFIX = struct.Struct("<8sI32s")
 _HEADER_SIZE = struct.Struct("<Q")
@@ -72,44 +75,58 @@ class ProgramCache:
 
     def load(self, key: str) -> ProgramImage | None:
         """The program stored under `key` (hex digits), or None. Damaged files count as absent, with a CacheWarning."""
-        path = self._path(key)
-        if path is None or not self._usable(create=False):
-            return None
-        try:
-            data = _read_private(path)
-        except FileNotFoundError:
-            return None
-        except (OSError, _Damaged) as error:
-            self._warn_damaged(path, error)
-            return None
-        try:
-            image = decode(data, key)
-        except _Damaged as error:
-            self._warn_damaged(path, error)
-            return None
-        with contextlib.suppress(OSError):  # only the order of removal depends on it
-            os.utime(path)
-        return image
+        found: ProgramImage | None = self._load(
+            self._path(key, SUFFIX), lambda data: decode(data, key), "program", "it is compiled again"
+        )
+        return found
 
     def store(self, key: str, image: ProgramImage) -> bool:
         """Store a program under `key`, atomically, and remove old ones over the limit. False if it cannot be stored."""
-        path = self._path(key)
+        return self._store(self._path(key, SUFFIX), lambda: encode(image, key))
+
+    def load_note(self, key: str) -> Any:
+        """The note (any JSON) stored under `key`, or None. Damaged files count as absent, with a CacheWarning."""
+        return self._load(self._path(key, NOTE_SUFFIX), lambda data: _decode_note(data, key), "note",
+                          "what it told is found out again")
+
+    def store_note(self, key: str, note: Any) -> bool:
+        """Store a note, which is any JSON but None, as `store` does."""
+        return self._store(self._path(key, NOTE_SUFFIX), lambda: _encode_note(note, key))
+
+    def entries(self) -> list[CacheEntry]:
+        """The stored programs, the most recently used first."""
+        return self._entries(SUFFIX)
+
+    def _load(self, path: Path | None, decoded: Callable[[bytes], Any], what: str, behind: str) -> Any:
+        if path is None or not self._usable(create=False):
+            return None
+        try:
+            found = decoded(_read_private(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, _Damaged) as error:
+            warnings.warn(f"the cached {what} {path} is ignored ({error}); {behind}", CacheWarning, stacklevel=5)
+            return None
+        with contextlib.suppress(OSError):  # only the order of removal depends on it
+            os.utime(path)
+        return found
+
+    def _store(self, path: Path | None, encoded: Callable[[], bytes]) -> bool:
         if path is None or not self._usable(create=True):
             return False
         try:
-            _write_atomically(path, encode(image, key))
+            _write_atomically(path, encoded())
             self._evict(keep=path)
         except OSError as error:
             self._warn(f"cannot write {path}: {error}")
             return False
         return True
 
-    def entries(self) -> list[CacheEntry]:
-        """The stored programs, the most recently used first."""
+    def _entries(self, *suffixes: str) -> list[CacheEntry]:
         if not self._usable(create=False):
             return []
         found = []
-        for path in self._files(SUFFIX):
+        for path in (path for suffix in suffixes for path in self._files(suffix)):
             with contextlib.suppress(OSError):
                 status = path.stat()
                 found.append(CacheEntry(path.stem, path, status.st_size, status.st_mtime))
@@ -121,21 +138,21 @@ class ProgramCache:
         return sum(entry.nbytes for entry in self.entries())
 
     def clear(self) -> int:
-        """Remove every stored program; returns how many. The folder and foreign files in it stay."""
+        """Remove every stored program and note; returns how many programs. The folder and foreign files in it stay."""
         removed = 0
-        for entry in self.entries():
+        for entry in self._entries(SUFFIX, NOTE_SUFFIX):
             with contextlib.suppress(OSError):
                 entry.path.unlink()
-                removed += 1
+                removed += entry.path.suffix == SUFFIX
         self._remove_abandoned(0.0)
         return removed
 
     # -- the folder ------------------------------------------------------------------------------------------
 
-    def _path(self, key: str) -> Path | None:
+    def _path(self, key: str, suffix: str) -> Path | None:
         if not re.fullmatch(r"[0-9a-f]{8,128}", key):
             raise ValueError(f"a cache key is 8 to 128 lower-case hex digits, got {key!r}")
-        return None if self.folder is None else self.folder / (key + SUFFIX)
+        return None if self.folder is None else self.folder / (key + suffix)
 
     def _usable(self, *, create: bool) -> bool:
         if self.folder is None:
@@ -162,7 +179,7 @@ class ProgramCache:
     def _evict(self, keep: Path) -> None:
         self._remove_abandoned(_ABANDONED_SECONDS)
         total = 0
-        for entry in self.entries():
+        for entry in self._entries(SUFFIX, NOTE_SUFFIX):
             total += entry.nbytes
             if total > self.limit and entry.path != keep:
                 with contextlib.suppress(OSError):  # another process may have removed it
@@ -183,10 +200,6 @@ class ProgramCache:
             self._warned = True
             warnings.warn(f"the program cache is not used: {problem}. Programs are compiled anew in every process; set "
                           "GRAPHC_CACHE to a folder of yours, or to 'off'", CacheWarning, stacklevel=4)
-
-    def _warn_damaged(self, path: Path, error: Exception) -> None:
-        message = f"the cached program {path} is ignored ({error}); it is compiled again"
-        warnings.warn(message, CacheWarning, stacklevel=4)
 
 
 def default_cache() -> ProgramCache:
@@ -279,6 +292,22 @@ def encode(image: ProgramImage, key: str) -> bytes:
 
 def decode(data: bytes, key: str) -> ProgramImage:
     """The program in the bytes of a cache file. Raises _Damaged for anything that `encode` did not write."""
+    image: ProgramImage = _checked(data, lambda body: _decode_body(body, key))
+    return image
+
+
+def _encode_note(note: Any, key: str) -> bytes:
+    text = json.dumps({"key": key, "note": note}, separators=(",", ":")).encode()
+    body = _HEADER_SIZE.pack(len(text)) + text
+    return _PREFIX.pack(MAGIC, VERSION, hashlib.sha256(body).digest()) + body
+
+
+def _decode_note(data: bytes, key: str) -> Any:
+    return _checked(data, lambda body: _header(body, key)[0]["note"])
+
+
+def _checked(data: bytes, decoded: Callable[[memoryview], Any]) -> Any:
+    """What is in the bytes of a file, behind its digest. Raises _Damaged."""
     if len(data) < _PREFIX.size + _HEADER_SIZE.size:
         raise _Damaged("it is cut off")
     magic, version, digest = _PREFIX.unpack_from(data)
@@ -288,17 +317,23 @@ def decode(data: bytes, key: str) -> ProgramImage:
     if hashlib.sha256(body).digest() != digest:
         raise _Damaged("its digest does not match")
     try:
-        return _decode_body(body, key)
+        return decoded(body)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error, RecursionError) as error:
         raise _Damaged(f"its content is of another form: {error!r}") from error
 
 
-def _decode_body(body: memoryview, key: str) -> ProgramImage:
+def _header(body: memoryview, key: str) -> tuple[Any, int]:
+    """The header, and where it ends."""
     (size,) = _HEADER_SIZE.unpack_from(body)
-    position = _HEADER_SIZE.size + size
-    header = json.loads(bytes(body[_HEADER_SIZE.size : position]))
+    end = _HEADER_SIZE.size + size
+    header = json.loads(bytes(body[_HEADER_SIZE.size : end]))
     if header["key"] != key:
         raise ValueError(f"it was stored under the key {header['key']}")
+    return header, end
+
+
+def _decode_body(body: memoryview, key: str) -> ProgramImage:
+    header, position = _header(body, key)
     objects, constants = {}, {}
     for symbol, length in header["objects"]:
         objects[symbol] = bytes(body[position : position + length])

@@ -16,6 +16,7 @@ from graphc.ir.buffers import parse_bytes
 from graphc.ir.dims import Dim, symbol
 from graphc.optim.named import find_optimizer
 from graphc.optim.optimizer import Optimizer
+from graphc.options import checked_tune
 from graphc.program import Program, compile
 from graphc.runtime.cores import chosen_threads
 from graphc.train import tracing
@@ -64,6 +65,7 @@ class Trainer:
         threads: int | None,
         target: str,
         memory_limit: int | str | None = None,
+        tune: bool = False,
     ) -> None:
         self.model = model
         self.loss = None if loss is None else find_loss(loss)
@@ -74,6 +76,7 @@ class Trainer:
         self.epochs_seen = 0
         self._options: dict[str, Any] = {"threads": chosen_threads(threads, os.environ), "target": target, "seed": seed}
         self._options["memory_limit"] = None if memory_limit is None else parse_bytes(memory_limit)
+        self._options["tune"] = checked_tune(tune)
         self._programs: dict[tuple[str, Ports, int], Program] = {}
         self._tree = self._found_tree()
         # The shapes and the capacity of the last call of each kind, the latest last.

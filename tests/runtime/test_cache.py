@@ -361,3 +361,49 @@ def test_an_image_makes_an_executable(cache: ProgramCache, objects: dict[str, by
     y, c = Executable(loaded.plan, loaded.objects, {}, loaded.constants, 0)({"x": np.ones((4, 3))})
     np.testing.assert_array_equal(y, 2)
     np.testing.assert_array_equal(c, constant)
+
+
+# ---- notes
+
+
+def test_notes_are_kept_beside_programs(cache: ProgramCache, image: ProgramImage) -> None:
+    note = {"best": "outer", "seconds": [1e-6, 2.5], "none": None}
+    assert cache.load_note(KEY) is None
+    assert cache.store_note(KEY, note)
+    assert cache.load_note(KEY) == note
+    assert cache.load(KEY) is None
+    assert cache.entries() == []
+    cache.store(KEY, image)
+    assert cache.load_note(KEY) == note
+    assert cache.folder is not None
+    (path,) = cache.folder.glob("*.note")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert cache.clear() == 1
+    assert cache.load_note(KEY) is None
+    assert not ProgramCache(None).store_note(KEY, note)
+
+
+@pytest.mark.parametrize("change", ["cut", "flip", "key", "program", "writable"])
+def test_damaged_notes_count_as_absent(change: str, cache: ProgramCache, image: ProgramImage) -> None:
+    cache.store_note(KEY, [1, 2])
+    assert cache.folder is not None
+    path = cache.folder / f"{KEY}.note"
+    data = path.read_bytes()
+    if change == "key":
+        cache.store_note(OTHER, [1])
+        path.write_bytes((cache.folder / f"{OTHER}.note").read_bytes())
+    elif change == "writable":
+        path.chmod(0o666)
+    else:
+        path.write_bytes({"cut": data[:30], "flip": data[:-1] + b"!", "program": encode(image, KEY)}[change])
+    with pytest.warns(CacheWarning, match="the cached note .* is ignored .*; what it told is found out again"):
+        assert cache.load_note(KEY) is None
+
+
+def test_notes_count_towards_the_limit(tmp_path: Path, image: ProgramImage) -> None:
+    cache = ProgramCache(tmp_path / "small", limit=200)
+    cache.store_note(KEY, "x" * 100)
+    os.utime(tmp_path / "small" / f"{KEY}.note", (1, 1))
+    cache.store_note(OTHER, "x" * 100)
+    assert cache.load_note(KEY) is None
+    assert cache.load_note(OTHER) == "x" * 100
