@@ -97,6 +97,9 @@ FORMS = {
     " stage { space c < 20 y[n, c] = a[n, c] != b[n, c] or not a[n, c] } }",
     "loop_index": "(x: f32[20], rng: i64[2]) -> (y: f32[20], u: f32[20]) where T <= 9 { space c < 20 stage {"
     " y[c] = x[c] + f32(extent(T)) u[c] = uniform(rng[0], rng[1], 3, extent(T), c) } }",
+    "stored_then_read": "(inout v: f32[40]) -> (a: f32[40], b: f32[40]) { space i < 40"
+    " stage { a[i] = tanh(v[i]) + 1.0 v[i] = tanh(v[i]) }"
+    " stage { b[i] = tanh(v[i]) * 2.0 } }",
     "odd_names": "(len: f32[20], range: f32[20], args: f32[20]) -> (tile_load: f32[20]) { space thread < 20 stage {"
     " let max: f32 = len[thread] * range[thread] tile_load[thread] = max + args[thread] * max } }",
     "classify": "(x: f32[40]) -> (a: bool[40], b: bool[40], c: bool[40], d: f32[40], e: f32[40]) { space i < 40"

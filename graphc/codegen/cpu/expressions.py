@@ -7,12 +7,14 @@ of one vector, which the vocabulary's operators broadcast. So the same expressio
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from graphc.codegen.analysis import coefficient
 from graphc.codegen.cpu.values import Context, Tile, Value, constant, register
 from graphc.codegen.lanes import DRAWS, starts_blocks
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, f32, i32, i64, u8
-from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name, affine_of
+from graphc.kernel.expr import Affine, Apply, Cast, Computed, Const, Expr, Extent, Index, Load, Name, affine_of, loads
 from graphc.kernel.primitives import COMPARISONS
 
 LONGEST = 72  # characters of an expression before a part of it gets a name
@@ -41,6 +43,12 @@ class Scope:
     def inner(self, tile: Tile | None = None) -> Scope:
         """A scope for a block inside this one."""
         return Scope(self.context, tile or self.tile, self)
+
+    def forget(self, operands: Collection[str]) -> None:
+        """Let values that were computed from these operands be computed anew: they have been stored to."""
+        stale = [expr for expr in self.values if any(load.operand in operands for load in loads(expr))]
+        for expr in stale:
+            del self.values[expr]
 
     # ---- writing
 

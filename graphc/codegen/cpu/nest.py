@@ -177,12 +177,13 @@ class Nest:
             self.context.count_uses(stage.expressions())
             if not stage.space:
                 self.point(stage, visible, scope)
-                continue
+            else:
 
-            def body(inner: Tile, stage: Stage = stage, visible: StageScope = visible) -> None:
-                self.point(stage, visible, scope.inner(inner))
+                def body(inner: Tile, stage: Stage = stage, visible: StageScope = visible) -> None:
+                    self.point(stage, visible, scope.inner(inner))
 
-            self.loops(stage.space, tile, body)
+                self.loops(stage.space, tile, body)
+            scope.forget({store.operand for store in stage.stores})  # a later stage may read what this one has stored
 
     def point(self, stage: Stage, visible: StageScope, scope: Scope) -> None:
         """A stage at one tile of its space: reduce, then results, then stores."""
