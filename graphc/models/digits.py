@@ -48,10 +48,11 @@ def _rows(images: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with momentum 0.9, or Adam, and a learning rate that falls to 0 along half a cosine.
+    """How to train: SGD with momentum 0.9, or Adam, and a learning rate that falls to 0 along half a cosine, or stays.
 
     `lr` None is the optimiser's own: 0.1 for SGD, 0.001 for Adam. The decay is that of I. Loshchilov, F. Hutter,
-    SGDR: Stochastic gradient descent with warm restarts, 2017, (5), one period, stepped by epochs.
+    SGDR: Stochastic gradient descent with warm restarts, 2017, (5), one period, stepped by epochs. Raises
+    AttributeValueError for an optimizer that is none of `OPTIMIZERS`, and for a decay that is none of `DECAYS`.
     """
 
     epochs: int = 10
@@ -59,6 +60,11 @@ class Recipe:
     optimizer: str = "sgd"
     lr: float | None = None
     decay: str = "cosine"
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
+            if getattr(self, name) not in known:
+                raise AttributeValueError(f"{name} {getattr(self, name)!r} is none of: {', '.join(known)}")
 
     @property
     def rate(self) -> float:
@@ -68,9 +74,7 @@ class Recipe:
         return 0.1 if self.optimizer == "sgd" else 0.001
 
     def make_optimizer(self) -> optim.Optimizer:
-        """The optimiser. Raises AttributeValueError for an unknown one."""
-        if self.optimizer not in OPTIMIZERS:
-            raise AttributeValueError(f"optimizer {self.optimizer!r} is none of: {', '.join(OPTIMIZERS)}")
+        """The optimiser."""
         return optim.Adam(lr=self.rate) if self.optimizer == "adam" else optim.SGD(lr=self.rate, momentum=0.9)
 
     def rate_of(self, epoch: int) -> float:

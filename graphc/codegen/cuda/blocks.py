@@ -71,10 +71,7 @@ class Blocks(Points):
         if stage.reduce:
             self._reduce(stage, visible, scope, buffers)
         else:
-            self.lets(stage.lets, scope)
-            for accumulate in stage.accumulates:
-                for name, expr in zip(accumulate.names, accumulate.exprs, strict=True):
-                    scope.lets[name] = scope.define(name, scope.value(expr))
+            self.bind_once(stage, scope)
         self.lets(stage.results, scope)
         if stage.stores:
             if self._reads_what_is_written(stage):

@@ -108,10 +108,7 @@ class Points:
                 self.accumulate(stage, accumulators, scope.inner())
             self.bind(stage, accumulators, scope)
         else:
-            self.lets(stage.lets, scope)
-            for accumulate in stage.accumulates:
-                for name, expr in zip(accumulate.names, accumulate.exprs, strict=True):
-                    scope.lets[name] = scope.define(name, scope.value(expr))
+            self.bind_once(stage, scope)
         self.lets(stage.results, scope)
         self.stores(stage.stores, scope)
 
@@ -159,6 +156,13 @@ class Points:
         if len(values) > 1:
             values = [v if v.text.isidentifier() else scope.define("next", v) for v in values]
         return [v.text for v in values]
+
+    def bind_once(self, stage: Stage, scope: Scope) -> None:
+        """The accumulators of a stage that reduces over no axes hold its one element."""
+        self.lets(stage.lets, scope)
+        for accumulate in stage.accumulates:
+            for name, expr in zip(accumulate.names, accumulate.exprs, strict=True):
+                scope.lets[name] = scope.define(name, scope.value(expr))
 
     def bind(self, stage: Stage, accumulators: list[list[Value]], scope: Scope) -> None:
         """Let the accumulators' names stand for their values."""

@@ -10,7 +10,7 @@ from graphc.kernel.expr import Apply, AxisIndex, Expr, loads, walk
 from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.scope import stage_scopes
 
-LEAST_SIDE, LEAST_SUM = 8, 4  # below, a tile would be nearly empty
+LEAST_SIDE = 8  # below, a tile would be nearly empty
 
 
 @dataclass(frozen=True)
