@@ -6,8 +6,9 @@ axes innermost, views of one value together; and any value, inputs and parameter
 for the kernels that read it. Inputs, variables and results themselves are row-major, as users see them.
 
 The search starts from two points, all row-major and all batch-innermost, changes one value or copy at a time as long
-as the sum of the estimates falls, and keeps the better end: a start that lacks one copy may look dear. It is left out
-where row-major suits every contraction: a perceptron stays as it is.
+as the sum of the estimates falls, and keeps the better end: a start that lacks one copy may look dear. The result of a
+contraction and a copy of its weights, if that need not be made in every call, change together. It is left out
+where row-major suits every contraction: a training perceptron stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from graphc.codegen.host import Host
 from graphc.codegen.regions import Block, Region, kernels_within, predicates_within
 from graphc.codegen.relayout import conversion, innermost, laid_out
 from graphc.codegen.storage import Storage
-from graphc.ir.dims import symbols
+from graphc.ir.dims import evaluate, product, symbols
 from graphc.kernel.compose import rename_operands
 from graphc.kernel.form import Kernel, Operand
 from graphc.kernel.layout import Layout
@@ -33,6 +34,7 @@ CALL = 100.0  # cycles that one more kernel costs
 LEAST_GAIN = 1e-3  # share of the whole below which a change is not taken
 ROUNDS = 6
 PREPARED = 0.05  # what work that need not be done in each call counts
+STREAMED = 24.0  # bytes in a cycle that come from beyond the second-level cache
 
 Axis: TypeAlias = int | None  # the axis that is innermost; None: row-major
 
@@ -136,14 +138,18 @@ class _Search:
     # -- costs -----------------------------------------------------------------------------------------------
 
     def worth_while(self) -> bool:
-        """True if row-major costs a contraction much more than the layout that suits it."""
+        """True if row-major costs contractions much more than the layout that suits them.
+
+        Less is enough where weights are laid out once, so that more layouts are within reach.
+        """
         total, excess = 0.0, 0.0
+        least = (1 - WORTH) * (0.5 if self.steady else 1.0)
         for kernel in self.kernels:
             cost, ideal = self._cost(kernel, (None,) * len(kernel.operands)), self.estimates[kernel.name].ideal
             share = PREPARED if kernel.name in self.prepared else 1.0
             total += cost
             excess += cost - share * ideal if ideal is not None and cost > UNSUITED * share * ideal else 0.0
-        return bool(self.candidates) and excess > (1 - WORTH) * total
+        return bool(self.candidates) and excess > least * total
 
     def total(self, state: _State) -> float:
         """Estimated cycles of all kernels and conversions."""
@@ -172,8 +178,15 @@ class _Search:
         if key not in self._costs:
             strides = {o.name: self.strides(o, axis) for o, axis in zip(kernel.operands, axes, strict=True)}
             share = PREPARED if kernel.name in self.prepared else 1.0
-            self._costs[key] = share * self.estimates[kernel.name].cycles(strides)
+            cycles = max(self.estimates[kernel.name].cycles(strides), self._streaming(kernel))
+            self._costs[key] = share * cycles
         return self._costs[key]
+
+    def _streaming(self, kernel: Kernel) -> float:
+        """The least cycles of a contraction whose operands do not fit the second-level cache, as with one image."""
+        moved = sum(evaluate(product(o.shape), self.storage.capacities) * o.dtype.itemsize for o in kernel.operands)
+        beyond = self.estimates[kernel.name].contractions and moved > self.host.second_level
+        return moved / STREAMED if beyond else 0.0
 
     def strides(self, operand: Operand, axis: Axis) -> tuple[int, ...]:
         """Elements between neighbours along each axis of an operand in a layout."""
@@ -216,9 +229,26 @@ class _Search:
                 for axis in (None, *range(len(operand.shape) - 1)) if self._is_read(name) else ():
                     if self._may_gain((name, axis), state):
                         state, total = self._better(state, total, state.toggled((name, axis)), [name])
+            for kernel in self.kernels:
+                for changed, names in self._together(kernel, state):
+                    state, total = self._better(state, total, changed, names)
             if total > (1 - LEAST_GAIN) * before:
                 break
         return state
+
+    def _together(self, kernel: Kernel, state: _State) -> Iterator[tuple[_State, list[str]]]:
+        """The state with another axis innermost in the result of a contraction and in a copy of its weights."""
+        ideal = self.estimates[kernel.name].ideal
+        if ideal is None or self.cheapest(kernel, state)[0] <= UNSUITED * ideal:
+            return
+        for owner in dict.fromkeys(self.storage.value(o.name) for o in kernel.outputs):
+            for weights in kernel.inputs if owner in self.candidates else ():
+                if self.storage.owner(weights.name) not in self.steady or not self._is_read(weights.name):
+                    continue
+                for own, axis in itertools.product(self.candidates[owner], range(len(weights.shape) - 1)):
+                    if (weights.name, axis) not in state.copies:
+                        changed = state.with_axis(owner, own).toggled((weights.name, axis))
+                        yield changed, [*self._members(owner), weights.name]
 
     def _better(self, state: _State, total: float, changed: _State, names: list[str]) -> tuple[_State, float]:
         """The changed state and its cost if it is cheaper; only kernels and copies of `names` differ in cost."""

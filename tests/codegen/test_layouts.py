@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import nn, optim
+from graphc import models, nn, optim
 from graphc.codegen.host import Host
 from graphc.codegen.relayout import ascending, conversion, innermost, laid_out
 from graphc.inspect.oracle import check_step
@@ -75,6 +75,36 @@ def test_perceptrons_stay_row_major(sizes: tuple[int, ...]) -> None:
     layers = [layer for i, o in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]
     program = training(nn.Sequential(*layers[:-1]), sizes[:1], 64)
     assert not any(b.layout for b in program.plan.buffers)
+
+
+def inference(model: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> gc.Program:
+    x = gc.input("x", ("N", *shape))
+    with nn.trace(model, train=False):
+        return gc.compile([x], [model(x)], dims={"N": batch}, **options)
+
+
+@pytest.mark.parametrize("batch", [1, 37])
+def test_weights_that_a_program_does_not_write_are_laid_out_once(batch: int) -> None:
+    """The second convolution of LeNet has 16 channels for 10 columns of an image: channels fill a vector."""
+    model = models.lenet()
+    program = inference(model, (1, 28, 28), batch)
+    assert ("v3_weight",) in [p.variables for p in program.plan.preparations]
+    copies = [call for call, least, _ in program.plan.call_counts() if least and call.operands[0].endswith("weight")]
+    assert not copies
+    assert any(b.name == "v3_relu" and b.layout.endswith("[16]") for b in program.plan.buffers)
+    for turn in range(3):
+        for _ in range(2):
+            record, _ = record_step(program, (batch_of((1, 28, 28), batch)[0],))
+            check_step(program, record, tolerance=2e-5)
+        model.load_state_dict({name: value * (0.5 + turn) for name, value in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("batch", [1, 128])
+def test_weights_that_come_from_memory_stay_where_they_are(batch: int) -> None:
+    """One image's product with 1.6 MB of weights takes as long as reading them does, in any layout."""
+    layers = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    program = inference(layers, (784,), batch)
+    assert not program.plan.preparations and not any(b.layout for b in program.plan.buffers)
 
 
 def test_results_and_updated_state_are_row_major() -> None:
