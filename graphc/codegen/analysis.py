@@ -169,11 +169,15 @@ def capacity(axis: Axis, capacities: Mapping[str, int]) -> int | None:
 
 
 def largest_extent(axis: Axis, capacities: Mapping[str, int]) -> int:
-    """An estimate of an axis's extent for costs: a clipped axis counts with its loosest constant bounds."""
+    """An estimate of an axis's extent for costs: a clipped axis counts with its loosest constant bounds, and bounds
+    that move together (a piece of an axis, `16*piece .. 16*piece + 16`) with their distance."""
     uppers = [evaluate(b.const, capacities) for b in axis.upper if not isinstance(b, Table) and not b.terms]
     lowers = [evaluate(b.const, capacities) for b in axis.lower if not isinstance(b, Table) and not b.terms]
     tables = [max(b.values, default=0) for b in axis.upper if isinstance(b, Table)]
-    return max(0, min([*uppers, *tables], default=16) - max(lowers, default=0))
+    moving = [(low, high) for low in axis.lower for high in axis.upper
+              if isinstance(low, Affine) and isinstance(high, Affine) and low.terms and low.terms == high.terms]
+    pieces = [evaluate(high.const, capacities) - evaluate(low.const, capacities) for low, high in moving]
+    return max(0, min([min([*uppers, *tables], default=16) - max(lowers, default=0), *pieces]))
 
 
 def points(kernel: Kernel) -> int:

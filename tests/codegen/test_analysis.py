@@ -8,6 +8,7 @@ from graphc.codegen.analysis import (
     collapse,
     flatten,
     is_idempotent,
+    largest_extent,
     points,
     reads_own_element_only,
     with_unique_axes,
@@ -82,3 +83,13 @@ def test_points_count_clipped_axes() -> None:
         " y[i] = s } }"
     )
     assert points(form) == 45
+
+
+def test_bounds_that_move_together_tell_the_extent() -> None:
+    kernel = parse_kernel(
+        "kernel k (x: f32[N,40]) -> (y: f32[4] init 0) where N <= 30 { space p < 4 stage {"
+        " reduce c in 10*p .. 10*p + 10, d in max(0, 10*p) .. min(25, 10*p + 10), n in max(0, p-1) .. min(3, p + 5)"
+        " s: f32 = sum(x[n, c] * x[n, d]) y[p] = s } }"
+    )
+    found = {axis.name: largest_extent(axis, kernel.capacities) for axis in kernel.stages[0].reduce}
+    assert found == {"c": 10, "d": 10, "n": 3}
