@@ -282,7 +282,7 @@ def test_a_call_keeps_the_arena_to_itself(executable: Make) -> None:
 
 
 def test_kernels_run_without_the_global_lock(executable: Make, variable: Callable[[Any, str], Any]) -> None:
-    plan = Plan("spin", (Buffer("w", "i64", (), "variable", 0, 8),), (Call("spin", ("w",)),) * 20, 0, (), (), ("w",),
+    plan = Plan("spin", (Buffer("w", "i64", (), "variable", 0, 8),), (Call("spin", ("w",)),) * 100, 0, (), (), ("w",),
                 written=("w",))
     spin, stopped, ticks = executable(plan, {"w": variable(0, "i8")}), threading.Event(), 0
 

@@ -50,7 +50,7 @@ import numpy as np
 from graphc.errors import StateError, StepInterrupted
 from graphc.ir.buffers import Elements, aligned_zeros
 from graphc.runtime.cache import default_cache
-from graphc.runtime.driver import GRACE, STATE
+from graphc.runtime.driver import GRACE
 from graphc.runtime.executable import Executable
 from graphc.runtime.threads import STEPS, team
 
@@ -70,8 +70,16 @@ def inputs(endless):
     # The loops have 3, 1, 2 (or no end of) and 4 turns.
     return {"low": np.zeros(4, int), "high": np.array([3, 1, 2**62 if endless else 2, 4]), "row": np.zeros(4, int)}
 
-def after(seconds, action=lambda: os.kill(os.getpid(), signal.SIGINT)):
-    threading.Timer(seconds, action).start()
+def interrupt(made=None, signals=(signal.SIGINT,)):
+    # In another Python thread, when the program is in its endless loop.
+    def send():
+        while made and made._memory["low"][2] < 1000:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
 
 signal.alarm(50)
 threads = int(sys.argv[1])
@@ -109,6 +117,7 @@ made, owners = program("0")
 a, b = owners["a"], owners["b"]
 for turn in range(5):
     try:
+        made({})
         print("running", flush=True)
         while True:
             made({})
@@ -135,7 +144,7 @@ def test_an_endless_step_is_stopped_before_it_writes_anything(script: Callable[.
 made, owners = program("1", threads)
 for turn in range(3):
     assert step(made, False) == [3, 1, 2, 4]
-    after(0.1)
+    interrupt(made)
     try:
         step(made, True)
     except KeyboardInterrupt as error:
@@ -152,7 +161,7 @@ def test_an_endless_step_that_has_begun_to_write_says_so(script: Callable[..., A
 made, owners = program("2", threads)
 for turn in range(2):
     step(made, False)
-    after(0.1)
+    interrupt(made)
     try:
         step(made, True)
     except StepInterrupted as error:
@@ -181,7 +190,7 @@ def handler(number, frame):
         seen.append(str(error))
     if len(seen) == 4:
         raise Enough
-    after(0.1)
+    interrupt()
 
 idle, _ = program("1")
 signal.signal(signal.SIGINT, handler)
@@ -189,7 +198,7 @@ for digit in "12":
     made, owners = program(digit, threads)
     made.control[GRACE] = 0
     seen = []
-    after(0.1)
+    interrupt(made)
     try:
         step(made, True)
     except Enough as error:
@@ -204,7 +213,7 @@ def handler(number, frame):
     made(inputs(False))
 
 signal.signal(signal.SIGINT, handler)
-after(0.1)
+interrupt(made)
 try:
     made(inputs(True))
 except StateError as error:
@@ -220,14 +229,8 @@ seen = []
 signal.signal(signal.SIGTERM, lambda *_: seen.append((made.steps, int(owners["b"].array))))
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 values = inputs(True)
-values["high"][2] = 3_000_000
-def later():
-    while made.control[STATE] == 0:
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-after(0, later)
+values["high"][2] = 6_000_000
+interrupt(made, (signal.SIGINT, signal.SIGTERM))
 made(values)
 print(seen)
 """)) == (0, "[(1, 1)]\n", "")
@@ -241,12 +244,13 @@ threads_module.PATIENCE = 0.1
 made, _ = program("1", 2)
 worker = threading.Thread(target=lambda: step(made, True), daemon=bool(threads))
 worker.start()
-time.sleep(0.1)
+while made._memory["low"][2] < 1000:
+    time.sleep(0.001)
 print("running", flush=True)
 """, int(daemon))
     assert child.stdout.readline() == "running\n", child.stderr.read()
     if not daemon:  # the interpreter waits for the thread; Ctrl-C ends the waiting
-        time.sleep(0.2)
+        time.sleep(0.5)
         child.send_signal(signal.SIGINT)
     code, out, err = outcome(child)
     assert (code, out) == (0, "") and ("KeyboardInterrupt" in err if not daemon else not err), err
@@ -260,7 +264,7 @@ found = []
 worker = threading.Thread(target=lambda: found.extend(step(other, False) for _ in range(300)))
 worker.start()
 for turn in range(2):
-    after(0.1)
+    interrupt(made)
     try:
         step(made, True)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,6 @@ import pytest
 from graphc.errors import GraphcWarning
 from graphc.kernel.plan import Barrier, Buffer, Call, Loop, Plan
 from graphc.runtime import executable as executable_module
-from graphc.runtime import pace
 from graphc.runtime.cache import ProgramCache, ProgramImage
 from graphc.runtime.executable import Executable
 from graphc.runtime.profile import profile
@@ -76,7 +77,8 @@ def test_numbers_of_threads_may_change_from_step_to_step(make: Callable[..., Exe
 def test_calls_choose_how_many_threads_they_use(
     make: Callable[..., Executable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "SHORT", 1e9)  # no step is too long on a busy machine
+    clock = itertools.count(step=1e-3)  # so that a step takes a millisecond, whatever the machine does
+    monkeypatch.setattr(executable_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     program, used = make(3), set()
     for turn in range(1, 40):
         there, seen = program({})
@@ -221,7 +223,8 @@ def forever():
     while True:
         step()
 threading.Thread(target=forever, daemon=True).start()
-time.sleep(0.1)
+while n.array[0] == 0:
+    time.sleep(0.001)
 print(n.array[0] > 0)
 """)) == (0, "True\n", "")
 
@@ -280,6 +283,7 @@ def test_an_interrupt_leaves_whole_steps(script: Callable[..., Any]) -> None:
     process = script("""
 for turn in range(5):
     try:
+        step()
         print("running", flush=True)
         while True:
             step()
