@@ -81,7 +81,7 @@ def _context(kernel: Kernel, flat: Kernel, host: Host) -> Context:
         names.of("operand", operand.name)
     for axis in flat.space:
         names.of("axis", axis.name)
-    return Context(Source(), names, dtypes, kernel.capacities, host.lanes, rooms=rooms(kernel))
+    return Context(Source(), names, dtypes, kernel.capacities, host.lanes, host.registers, rooms=rooms(kernel))
 
 
 def schedulable(kernel: Kernel) -> Kernel:

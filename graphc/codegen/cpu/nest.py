@@ -28,6 +28,7 @@ from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import StageScope, stage_scopes
 
 LANE_REDUCTIONS = {"sum": "tile_sum", "prod": "tile_prod", "max": "tile_max", "min": "tile_min"}
+REGISTERS_KEPT = 4  # for constants, and for what a result is computed from
 Accumulators = dict[Tile, list[list[Value]]]  # for each size of tile, the values of every accumulate
 
 
@@ -189,9 +190,12 @@ class Nest:
         """A stage at one tile of its space: reduce, then results, then stores."""
         if stage.reduce:
             self.reduce(stage, visible, scope)
-            if scope.tile.row_axis and not scope.tile.packed and uses_index(stage, scope.tile.row_axis):
-                self.row_by_row(stage, scope)
-                return
+            if scope.tile.row_axis and not scope.tile.packed:
+                one_by_one = uses_index(stage, scope.tile.row_axis)
+                rows = 1 if one_by_one else self._rows_at_once(stage, scope.tile)
+                if one_by_one or rows < scope.tile.rows:
+                    self.by_rows(stage, scope, rows)
+                    return
         else:
             self.lets(stage.lets, scope)
             for accumulate in stage.accumulates:
@@ -199,20 +203,34 @@ class Nest:
         self.lets(stage.results, scope)
         self.stores(stage.stores, scope)
 
-    def row_by_row(self, stage: Stage, scope: Scope) -> None:
-        """Results and stores of a register tile one row at a time, for what needs the index of the row."""
+    def _rows_at_once(self, stage: Stage, tile: Tile) -> int:
+        """Rows of a register tile whose results the registers hold beside the sums.
+
+        All reads of a stage come before its writes, and LLVM keeps that order. With several stores, as of an update,
+        the results of all but the first need registers of their own.
+        """
+        wide = 2 if any(o.dtype.itemsize == 8 for o in self.kernel.operands) else 1
+        free = self.context.registers // wide - REGISTERS_KEPT - tile.rows * tile.vectors
+        room = free // (tile.vectors * max(1, len(stage.stores) - 1))
+        parts = -(-tile.rows // max(1, room)) if len(stage.stores) > 1 else 1
+        return -(-tile.rows // parts)
+
+    def by_rows(self, stage: Stage, scope: Scope, size: int) -> None:
+        """Results and stores of a register tile, so many rows at a time; one, where the index of the row is needed."""
         tile, names = scope.tile, self.context.names
         assert tile.row_axis is not None
         first = self.context.axis(tile.row_axis)
-        for row in range(tile.rows):
-            inner = scope.inner(replace(tile, row_axis=None, rows=1))
+        for row in range(0, tile.rows, size):
+            rows = min(size, tile.rows - row)
+            inner = scope.inner(replace(tile, row_axis=None, rows=1) if size == 1 else replace(tile, rows=rows))
             if row:
                 variable = names.fresh(f"{first}_row")
                 self.source.line(f"{variable} = {first} + {row}")
                 names.rename("axis", tile.row_axis, variable)
             for name in (n for a in stage.accumulates for n in a.names):
                 whole = scope.lets[name]
-                inner.lets[name] = replace(whole, text=f"tile_row({whole.text}, {row})", rows=False)
+                part = f"tile_row({whole.text}, {row})" if size == 1 else f"tile_rows({whole.text}, {row}, {rows})"
+                inner.lets[name] = replace(whole, text=part, rows=size > 1)
             self.lets(stage.results, inner)
             self.stores(stage.stores, inner)
         names.rename("axis", tile.row_axis, first)

@@ -83,6 +83,7 @@ class Context:
     dtypes: Mapping[str, DType]
     capacities: Mapping[str, int]
     lanes: int
+    registers: int = 32  # vector registers of the host
     uses: Counter[Expr] = field(default_factory=Counter)
     hoisted: dict[Expr, Value] = field(default_factory=dict)
     tables: dict[tuple[int, ...], str] = field(default_factory=dict)  # module-level constants

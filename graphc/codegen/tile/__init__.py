@@ -56,6 +56,7 @@ from graphc.codegen.tile.memory import (
     tile_load_masked,
     tile_load_strided,
     tile_row,
+    tile_rows,
     tile_store,
     tile_store_masked,
     tile_store_strided,
@@ -106,7 +107,7 @@ VOCABULARY = (
     tile_maximum, tile_min, tile_minimum, tile_philox_block_f32, tile_philox_uniform_f32, tile_philox_uniform_f64,
     tile_acos, tile_asin, tile_atan, tile_cosh, tile_floordiv, tile_log2, tile_mod, tile_pow, tile_prod, tile_round,
     tile_sinh, tile_tan,
-    tile_row, tile_select, tile_sigmoid, tile_sin, tile_softplus, tile_sqrt, tile_store,
+    tile_row, tile_rows, tile_select, tile_sigmoid, tile_sin, tile_softplus, tile_sqrt, tile_store,
     tile_store_masked, tile_store_packed, tile_store_rows, tile_store_strided, tile_sum, tile_sum_rows, tile_tanh,
     tile_transpose, tile_zeros_f32,
     tile_zeros_f64, tile_zeros_i32, tile_zeros_i64, tile_zeros_mask)

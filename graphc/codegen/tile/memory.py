@@ -404,3 +404,19 @@ def tile_row(tile: Type, row: Type) -> Definition:
 
     return result(tile, row), code
 
+
+
+@tile_function
+def tile_rows(tile: Type, first: Type, count: Type) -> Definition:
+    """tile_rows(tile, r, count): rows r ... r + count - 1 (literals) as a tile."""
+    source = expect_tile(tile, "tile")
+    rows = literal(count, "count")
+    if not isinstance(first, Literal) or not 0 <= first.value <= source.rows - rows:
+        raise TypingError(f"tile_rows takes {rows} rows of {source} from a literal row on, not from {first}")
+    start = first.value
+    result = tile_type(source.dtype, rows, source.vectors)
+
+    def code(builder: ir.IRBuilder, values: Any) -> Any:
+        return values[0][start * source.vectors : (start + rows) * source.vectors]
+
+    return result(tile, first, count), code

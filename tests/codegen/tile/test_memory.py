@@ -114,6 +114,12 @@ def test_broadcasts_iota_and_rows(run):
     np.testing.assert_array_equal(i32, -7 + np.arange(LANES))
 
 
+def test_some_rows_of_a_tile(run):
+    x, y = numbers("float32", 4 * LANES), np.zeros((2, LANES), np.float32)
+    run(f"tile_store(p1, 0, {LANES}, tile_rows(tile_load(p0, 0, {LANES}, 4, 1), 1, 2))", x, y)
+    np.testing.assert_array_equal(y, x.reshape(4, LANES)[1:3])
+
+
 def test_scalars_convert_to_the_dtype_of_the_pointer(run):
     f, i, u, b = (np.array([0, 0], d) for d in ("float32", "int32", "uint8", "bool"))
     u[0], b[0] = 200, True
@@ -139,6 +145,8 @@ def test_extent_is_read_at_run_time(run):
     ("tile_store(args, 0, 0, tile_gather(p0, tile_zeros_f32(1, 1)))", "the index of tile_gather"),
     ("tile_load(thread, 0, 0, 1, 1)", "expected a typed pointer"),
     ("tile_row(tile_zeros_f32(2, 1), 2)", "literal row"),
+    ("tile_rows(tile_zeros_f32(4, 1), 2, 3)", "takes 3 rows of .* from a literal row on"),
+    ("tile_rows(tile_zeros_f32(4, 1), thread, 3)", "from a literal row on"),
 ])
 def test_misuse_says_what_is_wrong(run, body, message):
     with pytest.raises(CompileError, match=message):
