@@ -8,9 +8,10 @@ along which both factors are contiguous; its columns may be the taps of a window
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from graphc.codegen.analysis import (
     capacity,
@@ -23,16 +24,31 @@ from graphc.codegen.analysis import (
 from graphc.codegen.clips import clips
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import rows_possible, space_lanes_possible, uses_index, whole_vectors
-from graphc.codegen.tiles import Choice, Stream, dot_tiles, outer_tiles
+from graphc.codegen.tiles import (
+    CROSSING,
+    FAR_PANEL,
+    NEAR_PANEL,
+    Choice,
+    Feed,
+    Stream,
+    dot_tiles,
+    outer_tiles,
+    unknown_memory,
+)
 from graphc.ir.dims import evaluate
+from graphc.kernel.compose import bind_kernel
+from graphc.kernel.counts import points
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
-from graphc.kernel.form import Axis, Kernel
+from graphc.kernel.form import Axis, Bound, Kernel, Table
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
 
 SHORTEST_REDUCTION = 4
 ROWS_ONE_BY_ONE = 4
-CLIPPED = 1.2  # how many times as long an outer product takes that masks its columns
+KEPT = 0.9  # share of a cache that a loop can count on
+LINE_BYTES, FIRST_SETS, SECOND_SETS = 64, 64, 1024  # of the caches of the processors that this was measured on
+PIECE = "piece"  # the loop over pieces of a reduction
+MASKS = 1.2  # cycles of a step of an outer product that masks its columns, and of each of its vectors
 
 
 @dataclass(frozen=True)
@@ -86,15 +102,27 @@ def ways(kernel: Kernel, host: Host, *, cut: bool) -> Iterator[Outer | Dot]:
 
 
 class Outer:
-    """A contraction with lanes along the columns, which the factors must be contiguous along."""
+    """A contraction with lanes along the columns, which the factors must be contiguous along.
 
-    def __init__(self, kernel: Kernel, c: Contraction, host: Host) -> None:
+    placed: operands lie as the kernel says; otherwise their layouts are still to be chosen, and nothing is known of
+    what they fetch from where.
+    """
+
+    def __init__(self, kernel: Kernel, c: Contraction, host: Host, *, placed: bool = True) -> None:
         self.kernel, self.contraction, self.host = kernel, c, host
-        clipped = CLIPPED if clips(kernel, c.columns.name) else 1.0
-        self.steps = clipped * _outside(kernel, c) * _reduced(kernel) * len(c.factors)
+        (stage,) = kernel.stages
+        results = (*(let.expr for let in stage.results), *(store.value for store in stage.stores))
+        moving = {load.operand for e in results for load in loads(e) if _depends(load, c.rows.name)}
+        self.feed = Feed(
+            reduced_points(kernel, c.columns.name) * len(c.factors),
+            len(c.factors),
+            len(moving) + len(stage.stores),
+            Panels(kernel, c, self.order(), host).cycles if placed else unknown_memory,
+            MASKS if clips(kernel, c.columns.name) else 0.0,
+        )
 
     def tiles(self) -> Iterator[Choice]:
-        """The tiles to choose from, with the cycles of one step."""
+        """The tiles to choose from, with the cycles of all rows and columns."""
         kernel, c, lanes = self.kernel, self.contraction, self.host.lanes
         extent, twice = capacity(c.columns, kernel.capacities) or 1, is_idempotent(kernel)
         # What needs the index of the row is written once for each row.
@@ -104,7 +132,7 @@ class Outer:
             lambda size: _cover_vectors(extent, size, lanes, twice),
             (min(most, capacity(c.rows, kernel.capacities) or 1), min(8, max(1, -(-extent // lanes)))),
             _registers(kernel, self.host),
-            len(c.factors),
+            self.feed,
         )
 
     def order(self) -> tuple[str, ...]:
@@ -115,7 +143,8 @@ class Outer:
         """This way with a tile, and with loops around it."""
         c = self.contraction
         tile = ((c.rows.name, choice.rows), (c.columns.name, choice.columns * self.host.lanes))
-        return Plan(choice.cost * self.steps, Schedule("outer", c.columns.name, tile, order), c)
+        cost = choice.cost * _outside(self.kernel, c)
+        return Plan(cost, Schedule("outer", c.columns.name, tile, order), c)
 
 
 class Dot:
@@ -194,8 +223,24 @@ def _outside(kernel: Kernel, c: Contraction) -> float:
     return math.prod(largest_extent(a, kernel.capacities) for a in kernel.space if a not in (c.rows, c.columns))
 
 
-def _reduced(kernel: Kernel) -> float:
-    return math.prod(largest_extent(a, kernel.capacities) for a in kernel.stages[0].reduce)
+def reduced_points(kernel: Kernel, column: str) -> float:
+    """Points of the reduction for each point of the space, on average where windows stick out.
+
+    Along the columns of a tile nothing is saved at the edges: lanes without a point are masked.
+    """
+    (stage,) = kernel.stages
+    sizes = dict(kernel.capacities)
+
+    def bounds(side: tuple[Bound, ...]) -> tuple[Bound, ...]:
+        kept = tuple(b for b in side if column not in ({b.axis} if isinstance(b, Table) else b.coefficients))
+        return kept or side
+
+    bound = bind_kernel(kernel, sizes, {})
+    reduce = tuple(replace(a, lower=bounds(a.lower), upper=bounds(a.upper)) for a in bound.stages[0].reduce)
+    if all(a.extent is not None for a in reduce):
+        return math.prod(evaluate(a.extent or 0, {}) for a in reduce)
+    space = math.prod(largest_extent(a, sizes) for a in kernel.space)
+    return evaluate(points((*bound.space, *reduce), bound), {}) / max(1, space)
 
 
 def _depends(expr: Expr, axis: str) -> bool:
@@ -296,6 +341,98 @@ def dot_possible(kernel: Kernel, c: Contraction, axis: Axis) -> bool:
 # ---- what a tile is fed from ----------------------------------------------------------------------------------------
 
 
+class Panels:
+    """The vectors of both factors that the tiles of an outer product stream past, and from which cache they come.
+
+    A panel is what a tile reads of a factor along the whole reduction. Nothing is known of windows, whose neighbours
+    read the same lines: they count as if they were in the first-level cache.
+    """
+
+    def __init__(self, kernel: Kernel, c: Contraction, order: tuple[str, ...], host: Host) -> None:
+        (stage,), ((left, right), *_) = kernel.stages, c.factors
+        self.traffic: Traffic | None = None
+        if not (isinstance(left, Load) and isinstance(right, Load) and stage.reduce) or any(
+            _slides(kernel, f.index[0]) for f in (left, right)
+        ):
+            return
+        along = stage.reduce[-1].name
+        indices = (left.index[0], right.index[0])
+        steps = [coefficient(i, name) for i, name in zip(indices, (c.rows.name, c.columns.name), strict=True)]
+        strides = [coefficient(i, along) for i in indices]
+        if steps[0] is None or steps[1] != 1 or None in strides:
+            return
+        self.steps = math.prod(max(1, largest_extent(a, kernel.capacities)) for a in stage.reduce)
+        self.step, self.strides, self.lanes = abs(steps[0]), [abs(s or 0) for s in strides], host.lanes
+        loops = [(name, _points(kernel, name)) for name in reversed(order)]
+        sides = [Side(_moved_by(kernel, i), s) for i, s in zip(indices, self.strides, strict=True)]
+        self.traffic = Traffic(loops, {c.rows.name: 1, c.columns.name: host.lanes}, sides, host)
+
+    def cycles(self, rows: int, vectors: int) -> float:
+        """Cycles of fetching what one step reads and the first-level cache does not have."""
+        if self.traffic is None:
+            return 0.0
+        left = rows * min(1.0, self.strides[0] / self.lanes)
+        if self.step < self.lanes <= self.strides[0]:
+            left = 1 + (rows - 1) * self.step / self.lanes
+        near, far = self.traffic.fetched((rows, vectors), (left * self.steps, vectors * self.steps))
+        lines = 4 * self.lanes / LINE_BYTES  # of a vector
+        return lines * (near * NEAR_PANEL + far * (FAR_PANEL - NEAR_PANEL)) / self.steps
+
+
+@dataclass(frozen=True)
+class Side:
+    """A factor of a contraction: the loops around its tiles that move it, and the elements between steps of the
+    reduction (0: contiguous vectors)."""
+
+    moved_by: frozenset[str]
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the tiles of a contraction fetch into the caches, given the loops around them (innermost first).
+
+    units: elements along the tile's two axes to a unit of its sizes.
+    """
+
+    loops: Sequence[tuple[str, int]]
+    units: Mapping[str, int]
+    sides: Sequence[Side]
+    host: Host
+
+    def fetched(self, tile: tuple[int, int], vectors: tuple[float, float]) -> tuple[float, float]:
+        """Vectors that a tile fetches from beyond the first and from beyond the second level, on average.
+
+        `vectors` are those of each factor that it reads. A loop that does not move a factor finds it in a cache that
+        holds it beside what a turn of the loop reads.
+        """
+        sizes = {name: size * unit for (name, unit), size in zip(self.units.items(), tile, strict=True)}
+        trips = [(name, -(-max(1, points) // sizes.get(name, 1))) for name, points in self.loops]
+        near, far = (self._fetched(trips, vectors, bytes_, sets) for bytes_, sets in (
+            (self.host.first_level, FIRST_SETS), (self.host.second_level, SECOND_SETS)))  # fmt: skip
+        tiles = math.prod(count for _, count in trips)
+        return near / tiles, min(near, far) / tiles
+
+    def _fetched(self, trips: Sequence[tuple[str, int]], vectors: tuple[float, float], size: int, sets: int) -> float:
+        room = KEPT * size / (4 * self.host.lanes)
+        feet, fetched = list(vectors), list(vectors)
+        for name, count in trips:
+            lost = sum(feet) > room
+            for i, side in enumerate(self.sides):
+                if name in side.moved_by or lost or feet[i] > room * self._share(side, vectors[i], sets):
+                    fetched[i] *= count
+            moved = [name in side.moved_by for side in self.sides]
+            feet = [foot * count if moves else foot for foot, moves in zip(feet, moved, strict=True)]
+        return 0.0 if sum(feet) <= room else sum(fetched)
+
+    def _share(self, side: Side, vectors: float, sets: int) -> float:
+        """The share of a cache that steps of a stride reach: those of large powers of two meet in few of its sets."""
+        lines = side.stride * 4 / LINE_BYTES
+        if lines < 1 or lines != int(lines):
+            return 1.0
+        return 1 / math.gcd(sets, int(lines))
+
+
 class Streams:
     """The ways in which the reduction of a dot product can be walked: in one piece, or cut along its outermost axis.
 
@@ -306,7 +443,7 @@ class Streams:
     def __init__(self, kernel: Kernel, c: Contraction, vector: Axis, host: Host, cut: bool) -> None:
         (stage,), ((left, right), *_) = kernel.stages, c.factors
         assert isinstance(left, Load) and isinstance(right, Load)
-        self.host = host
+        self.kernel, self.contraction, self.host = kernel, c, host
         self.extents = {a.name: max(1, largest_extent(a, kernel.capacities)) for a in stage.reduce}
         self.extents[vector.name] = -(-self.extents[vector.name] // host.lanes)
         self.reduced = math.prod(self.extents.values())
@@ -314,30 +451,29 @@ class Streams:
         self.axis = axis if cut and axis is not None and self.extents[axis] > 1 else None  # pieces are cut along it
         clipped = bool(clips(kernel, c.columns.name))
         whole = whole_vectors(vector, host.lanes, kernel.capacities) is not None
-        self.edges = (clipped or (is_runtime(vector) and not whole), clipped)
-        self.bytes = 4 * sum(_sizes(kernel, c))
+        scattered = any(coefficient(s.index[0], c.columns.name) != 1 for s in stage.stores)
+        self.edges = (clipped or (is_runtime(vector) and not whole), clipped, scattered)
+        self.indices = (left.index[0], right.index[0])
+        aligned = (_aligned(kernel, index, vector.name, host.lanes) for index in self.indices)
+        self.loads = tuple(1.0 if found else CROSSING for found in aligned)
         self.taps = self._taps(right.index[0], c.columns.name)
-        inner = dot_order(kernel, c)[-1]
-        self.inner = max(1, *(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == inner))
-        # What the loop around the tiles reads again: operands that it does not move, and windows that it slides.
-        indices = (left.index[0], right.index[0])
-        self.again = [(coefficient(i, inner) == 0, self._taps(i, inner)) for i in indices]
 
     def options(self, rows: int, columns: int) -> Iterator[Stream]:
         """Streams for a tile of this size: the whole reduction, and pieces that fit the first-level cache."""
-        far, first = self.bytes > self.host.second_level, self.host.first_level / (4 * self.host.lanes)
-        if self._vectors(rows, columns, self.extents) <= first:
-            yield Stream(self.reduced, self._lines(rows, columns, None), far, *self.edges)
+        first = self.host.first_level / (4 * self.host.lanes)
+        whole = self._stream(rows, columns, self.extents, None)
+        if sum(self._vectors(rows, columns, self.extents)) <= first:
+            yield whole
             return
-        close = any(self._vectors(rows, columns, {**self.extents, tap: 1}) <= first for tap in self.taps[:1])
-        yield Stream(self.reduced, rows + (1 + columns / 8 if close else columns), far, *self.edges)
+        if any(sum(self._vectors(rows, columns, {**self.extents, tap: 1})) <= first for tap in self.taps[:1]):
+            lines = min(whole.lines, rows + 1)  # a window fetches what is new to it
+            whole = replace(whole, lines=lines, far=min(whole.far, lines))
+        yield whole
         if self.axis is not None:
-            one = self._vectors(rows, columns, {**self.extents, self.axis: 1})
+            one = sum(self._vectors(rows, columns, {**self.extents, self.axis: 1}))
             size = min(16, self.extents[self.axis], int(0.7 * first / one))
             if size >= 1:
-                far = self.bytes * size > 0.7 * self.host.second_level * self.extents[self.axis]
-                steps = self.reduced / self.extents[self.axis] * size
-                yield Stream(steps, self._lines(rows, columns, self.axis), far, *self.edges, self.reduced / steps)
+                yield self._stream(rows, columns, {**self.extents, self.axis: size}, size)
 
     def split_of(self, stream: Stream) -> tuple[str, int] | None:
         """The axis to cut, and the points of a piece, if a stream is one of pieces."""
@@ -345,24 +481,65 @@ class Streams:
             return None
         return self.axis, round(stream.steps / (self.reduced / self.extents[self.axis]))
 
-    def _vectors(self, rows: int, columns: int, extents: Mapping[str, int]) -> float:
-        """Vectors of both operands that a tile reads in these extents."""
+    def _stream(self, rows: int, columns: int, extents: Mapping[str, int], piece: int | None) -> Stream:
+        """The stream of a tile that sums up over these extents; `piece`: they are pieces of so many points."""
+        steps, vectors = math.prod(extents.values()), self._vectors(rows, columns, extents)
+        near, far = min(traffic.fetched((rows, columns), vectors) for traffic in self._traffic(piece))
+        lines = 4 * self.host.lanes / LINE_BYTES / steps  # of a vector, in each step
+        return Stream(steps, near * lines, far * lines, *self.edges, self.reduced / steps, self.loads)
+
+    @functools.cache  # noqa: B019 - a stream lives as long as the choice of one schedule
+    def _traffic(self, piece: int | None) -> list[Traffic]:
+        """What tiles fetch; of pieces, which are walked inside the rows or around them (see `split`), both."""
+        kernel, c = self.kernel, self.contraction
+        loops = [(name, _points(kernel, name)) for name in reversed(dot_order(kernel, c))]
+        moved = [_moved_by(kernel, i) - self._slid(i, piece) for i in self.indices]
+        orders = [loops]
+        if piece is not None and self.axis is not None:
+            others = [loop for loop in loops if loop[0] not in (c.rows.name, c.columns.name)]
+            rows, columns = ((a.name, _points(kernel, a.name)) for a in (c.rows, c.columns))
+            pieces = (PIECE, -(-self.extents[self.axis] // piece))
+            orders = [[*others[:1], columns, *others[1:], *pair] for pair in ((pieces, rows), (rows, pieces))]
+            moved = [m | {PIECE} for m in moved]
+        sides = [Side(frozenset(m)) for m in moved]
+        return [Traffic(order, {c.rows.name: 1, c.columns.name: 1}, sides, self.host) for order in orders]
+
+    def _vectors(self, rows: int, columns: int, extents: Mapping[str, int]) -> tuple[float, float]:
+        """Vectors of the two operands that a tile reads in these extents."""
         steps = math.prod(extents.values())
         wide = steps / extents[self.taps[0]] * (extents[self.taps[0]] + columns - 1) if self.taps else steps * columns
-        return steps * rows + wide
+        return steps * rows, wide
 
-    def _lines(self, rows: int, columns: int, cut: str | None) -> float:
-        """Lines that a step fetches where tiles that follow each other find what they share in the cache."""
-        wide = 1 if any(tap != cut for tap in self.taps) else columns  # taps of a window read the same lines
-        found = 0.0
-        for count, (still, taps) in zip((rows, wide), self.again, strict=True):
-            found += count / (self.inner if still or any(tap != cut for tap in taps) else 1)
-        return found
+    def _slid(self, index: Index, piece: int | None) -> set[str]:
+        """Axes of the space along which an operand's window slides, so that most of it is read again."""
+        cut = self.axis if piece is not None else None
+        return {a.name for a in self.kernel.space if any(tap != cut for tap in self._taps(index, a.name))}
 
     def _taps(self, index: Index, axis: str) -> list[str]:
         """The reduce axes that an operand moves along just as along `axis`: there a window slides."""
         step = coefficient(index, axis)
         return [a for a in self.extents if step and coefficient(index, a) == step]
+
+
+def _aligned(kernel: Kernel, index: Index, vector: str, lanes: int) -> bool:
+    """True if vectors along an axis start at multiples of their length wherever the other axes are."""
+    axes = (*kernel.space, *kernel.stages[0].reduce)
+    return all((coefficient(index, a.name) or 0) % lanes == 0 for a in axes if a.name != vector)
+
+
+def _points(kernel: Kernel, axis: str) -> int:
+    return next(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == axis)
+
+
+def _moved_by(kernel: Kernel, index: Index) -> frozenset[str]:
+    """Axes of the space that move an operand. One that runs in order, such as the pieces of a reduction, moves all."""
+    return frozenset(a.name for a in kernel.space if a.sequential or coefficient(index, a.name) != 0)
+
+
+def _slides(kernel: Kernel, index: Index) -> bool:
+    """True for a window: an index that moves just as far along an axis of the space as along one of the reduction."""
+    inner = {coefficient(index, a.name) for a in kernel.stages[0].reduce} - {0}
+    return any(coefficient(index, a.name) in inner for a in kernel.space)
 
 
 # ---- covering -------------------------------------------------------------------------------------------------------

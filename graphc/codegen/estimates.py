@@ -155,7 +155,7 @@ class Estimate:
 
     def _outer_cost(self, number: int) -> float:
         if number not in self._outer:
-            self._outer[number] = cheapest(Outer(self.flat, self.contractions[number], self.host)).cost
+            self._outer[number] = cheapest(Outer(self.flat, self.contractions[number], self.host, placed=False)).cost
         return self._outer[number]
 
     def _dot_cost(self, number: int, c: Contraction, axis: Axis) -> float:

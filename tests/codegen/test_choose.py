@@ -10,7 +10,7 @@ from graphc.codegen.host import Host
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.schedule import Schedule
 
-AVX512 = Host("test", "", 16, 32)
+AVX512 = Host("test", "", 16, 32, first_level=48 << 10)
 AVX2 = Host("test", "", 8, 16)
 NEON = Host("test", "", 4, 32)
 

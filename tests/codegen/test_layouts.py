@@ -70,7 +70,7 @@ def test_layouts_can_be_switched_off() -> None:
         np.testing.assert_allclose(parameter.value, after[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(784, 512, 10), (64, 64, 10), (500, 300, 50)])
+@pytest.mark.parametrize("sizes", [(784, 512, 10), (784, 64, 10), (500, 300, 50)])
 def test_perceptrons_stay_row_major(sizes: tuple[int, ...]) -> None:
     layers = [layer for i, o in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]
     program = training(nn.Sequential(*layers[:-1]), sizes[:1], 64)
