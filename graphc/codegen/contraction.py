@@ -454,8 +454,8 @@ class Streams:
         scattered = any(coefficient(s.index[0], c.columns.name) != 1 for s in stage.stores)
         self.edges = (clipped or (is_runtime(vector) and not whole), clipped, scattered)
         self.indices = (left.index[0], right.index[0])
-        aligned = (_aligned(kernel, index, vector.name, host.lanes) for index in self.indices)
-        self.loads = tuple(1.0 if found else CROSSING for found in aligned)
+        first, second = (_aligned(kernel, index, vector.name, host.lanes) for index in self.indices)
+        self.loads = (1.0 if first else CROSSING, 1.0 if second else CROSSING)
         self.taps = self._taps(right.index[0], c.columns.name)
 
     def options(self, rows: int, columns: int) -> Iterator[Stream]:

@@ -50,7 +50,9 @@ def cut(kernel: Kernel, host: Host = SMALL) -> Split:
     return found
 
 
-@pytest.mark.parametrize("sizes", [(9, 9, 8, 3, 1, 24), (3, 8, 10, 3, 1, 32), (5, 7, 9, 3, 0, 37), (9, 9, 12, 3, 1, 16)])
+@pytest.mark.parametrize(
+    "sizes", [(9, 9, 8, 3, 1, 24), (3, 8, 10, 3, 1, 32), (5, 7, 9, 3, 0, 37), (9, 9, 12, 3, 1, 16)]
+)
 def test_two_kernels_compute_what_one_does(build: Callable[..., Any], sizes: tuple[int, ...]) -> None:
     kernel, batch = weight_gradient(*sizes), sizes[-1]
     found = cut(kernel)
