@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.codegen.analysis import (
@@ -35,18 +35,24 @@ from graphc.codegen.tiles import (
     outer_tiles,
     unknown_memory,
 )
+from graphc.codegen.traffic import (
+    LINE_BYTES,
+    Side,
+    Traffic,
+    aligned,
+    axis_points,
+    moved_by,
+    reduced_points,
+    slides,
+)
 from graphc.ir.dims import evaluate
-from graphc.kernel.compose import bind_kernel
-from graphc.kernel.counts import points
 from graphc.kernel.expr import Affine, Apply, AxisIndex, Computed, Expr, Index, Load, loads, walk
-from graphc.kernel.form import Axis, Bound, Kernel, Table
+from graphc.kernel.form import Axis, Kernel
 from graphc.kernel.schedule import Schedule
 from graphc.kernel.scope import stage_scopes
 
 SHORTEST_REDUCTION = 4
 ROWS_ONE_BY_ONE = 4
-KEPT = 0.9  # share of a cache that a loop can count on
-LINE_BYTES, FIRST_SETS, SECOND_SETS = 64, 64, 1024  # of the caches of the processors that this was measured on
 PIECE = "piece"  # the loop over pieces of a reduction
 MASKS = 1.2  # cycles of a step of an outer product that masks its columns, and of each of its vectors
 
@@ -223,26 +229,6 @@ def _outside(kernel: Kernel, c: Contraction) -> float:
     return math.prod(largest_extent(a, kernel.capacities) for a in kernel.space if a not in (c.rows, c.columns))
 
 
-def reduced_points(kernel: Kernel, column: str) -> float:
-    """Points of the reduction for each point of the space, on average where windows stick out.
-
-    Along the columns of a tile nothing is saved at the edges: lanes without a point are masked.
-    """
-    (stage,) = kernel.stages
-    sizes = dict(kernel.capacities)
-
-    def bounds(side: tuple[Bound, ...]) -> tuple[Bound, ...]:
-        kept = tuple(b for b in side if column not in ({b.axis} if isinstance(b, Table) else b.coefficients))
-        return kept or side
-
-    bound = bind_kernel(kernel, sizes, {})
-    reduce = tuple(replace(a, lower=bounds(a.lower), upper=bounds(a.upper)) for a in bound.stages[0].reduce)
-    if all(a.extent is not None for a in reduce):
-        return math.prod(evaluate(a.extent or 0, {}) for a in reduce)
-    space = math.prod(largest_extent(a, sizes) for a in kernel.space)
-    return evaluate(points((*bound.space, *reduce), bound), {}) / max(1, space)
-
-
 def _depends(expr: Expr, axis: str) -> bool:
     return any(index_depends(load.index[0], (axis,)) for load in loads(expr))
 
@@ -352,7 +338,7 @@ class Panels:
         (stage,), ((left, right), *_) = kernel.stages, c.factors
         self.traffic: Traffic | None = None
         if not (isinstance(left, Load) and isinstance(right, Load) and stage.reduce) or any(
-            _slides(kernel, f.index[0]) for f in (left, right)
+            slides(kernel, f.index[0]) for f in (left, right)
         ):
             return
         along = stage.reduce[-1].name
@@ -363,8 +349,8 @@ class Panels:
             return
         self.steps = math.prod(max(1, largest_extent(a, kernel.capacities)) for a in stage.reduce)
         self.step, self.strides, self.lanes = abs(steps[0]), [abs(s or 0) for s in strides], host.lanes
-        loops = [(name, _points(kernel, name)) for name in reversed(order)]
-        sides = [Side(_moved_by(kernel, i), s) for i, s in zip(indices, self.strides, strict=True)]
+        loops = [(name, axis_points(kernel, name)) for name in reversed(order)]
+        sides = [Side(moved_by(kernel, i), s) for i, s in zip(indices, self.strides, strict=True)]
         self.traffic = Traffic(loops, {c.rows.name: 1, c.columns.name: host.lanes}, sides, host)
 
     def cycles(self, rows: int, vectors: int) -> float:
@@ -377,60 +363,6 @@ class Panels:
         near, far = self.traffic.fetched((rows, vectors), (left * self.steps, vectors * self.steps))
         lines = 4 * self.lanes / LINE_BYTES  # of a vector
         return lines * (near * NEAR_PANEL + far * (FAR_PANEL - NEAR_PANEL)) / self.steps
-
-
-@dataclass(frozen=True)
-class Side:
-    """A factor of a contraction: the loops around its tiles that move it, and the elements between steps of the
-    reduction (0: contiguous vectors)."""
-
-    moved_by: frozenset[str]
-    stride: int = 0
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What the tiles of a contraction fetch into the caches, given the loops around them (innermost first).
-
-    units: elements along the tile's two axes to a unit of its sizes.
-    """
-
-    loops: Sequence[tuple[str, int]]
-    units: Mapping[str, int]
-    sides: Sequence[Side]
-    host: Host
-
-    def fetched(self, tile: tuple[int, int], vectors: tuple[float, float]) -> tuple[float, float]:
-        """Vectors that a tile fetches from beyond the first and from beyond the second level, on average.
-
-        `vectors` are those of each factor that it reads. A loop that does not move a factor finds it in a cache that
-        holds it beside what a turn of the loop reads.
-        """
-        sizes = {name: size * unit for (name, unit), size in zip(self.units.items(), tile, strict=True)}
-        trips = [(name, -(-max(1, points) // sizes.get(name, 1))) for name, points in self.loops]
-        near, far = (self._fetched(trips, vectors, bytes_, sets) for bytes_, sets in (
-            (self.host.first_level, FIRST_SETS), (self.host.second_level, SECOND_SETS)))  # fmt: skip
-        tiles = math.prod(count for _, count in trips)
-        return near / tiles, min(near, far) / tiles
-
-    def _fetched(self, trips: Sequence[tuple[str, int]], vectors: tuple[float, float], size: int, sets: int) -> float:
-        room = KEPT * size / (4 * self.host.lanes)
-        feet, fetched = list(vectors), list(vectors)
-        for name, count in trips:
-            lost = sum(feet) > room
-            for i, side in enumerate(self.sides):
-                if name in side.moved_by or lost or feet[i] > room * self._share(side, vectors[i], sets):
-                    fetched[i] *= count
-            moved = [name in side.moved_by for side in self.sides]
-            feet = [foot * count if moves else foot for foot, moves in zip(feet, moved, strict=True)]
-        return 0.0 if sum(feet) <= room else sum(fetched)
-
-    def _share(self, side: Side, vectors: float, sets: int) -> float:
-        """The share of a cache that steps of a stride reach: those of large powers of two meet in few of its sets."""
-        lines = side.stride * 4 / LINE_BYTES
-        if lines < 1 or lines != int(lines):
-            return 1.0
-        return 1 / math.gcd(sets, int(lines))
 
 
 class Streams:
@@ -454,7 +386,7 @@ class Streams:
         scattered = any(coefficient(s.index[0], c.columns.name) != 1 for s in stage.stores)
         self.edges = (clipped or (is_runtime(vector) and not whole), clipped, scattered)
         self.indices = (left.index[0], right.index[0])
-        first, second = (_aligned(kernel, index, vector.name, host.lanes) for index in self.indices)
+        first, second = (aligned(kernel, index, vector.name, host.lanes) for index in self.indices)
         self.loads = (1.0 if first else CROSSING, 1.0 if second else CROSSING)
         self.taps = self._taps(right.index[0], c.columns.name)
 
@@ -492,12 +424,12 @@ class Streams:
     def _traffic(self, piece: int | None) -> list[Traffic]:
         """What tiles fetch; of pieces, which are walked inside the rows or around them (see `split`), both."""
         kernel, c = self.kernel, self.contraction
-        loops = [(name, _points(kernel, name)) for name in reversed(dot_order(kernel, c))]
-        moved = [_moved_by(kernel, i) - self._slid(i, piece) for i in self.indices]
+        loops = [(name, axis_points(kernel, name)) for name in reversed(dot_order(kernel, c))]
+        moved = [moved_by(kernel, i) - self._slid(i, piece) for i in self.indices]
         orders = [loops]
         if piece is not None and self.axis is not None:
             others = [loop for loop in loops if loop[0] not in (c.rows.name, c.columns.name)]
-            rows, columns = ((a.name, _points(kernel, a.name)) for a in (c.rows, c.columns))
+            rows, columns = ((a.name, axis_points(kernel, a.name)) for a in (c.rows, c.columns))
             pieces = (PIECE, -(-self.extents[self.axis] // piece))
             orders = [[*others[:1], columns, *others[1:], *pair] for pair in ((pieces, rows), (rows, pieces))]
             moved = [m | {PIECE} for m in moved]
@@ -519,27 +451,6 @@ class Streams:
         """The reduce axes that an operand moves along just as along `axis`: there a window slides."""
         step = coefficient(index, axis)
         return [a for a in self.extents if step and coefficient(index, a) == step]
-
-
-def _aligned(kernel: Kernel, index: Index, vector: str, lanes: int) -> bool:
-    """True if vectors along an axis start at multiples of their length wherever the other axes are."""
-    axes = (*kernel.space, *kernel.stages[0].reduce)
-    return all((coefficient(index, a.name) or 0) % lanes == 0 for a in axes if a.name != vector)
-
-
-def _points(kernel: Kernel, axis: str) -> int:
-    return next(largest_extent(a, kernel.capacities) for a in kernel.space if a.name == axis)
-
-
-def _moved_by(kernel: Kernel, index: Index) -> frozenset[str]:
-    """Axes of the space that move an operand. One that runs in order, such as the pieces of a reduction, moves all."""
-    return frozenset(a.name for a in kernel.space if a.sequential or coefficient(index, a.name) != 0)
-
-
-def _slides(kernel: Kernel, index: Index) -> bool:
-    """True for a window: an index that moves just as far along an axis of the space as along one of the reduction."""
-    inner = {coefficient(index, a.name) for a in kernel.stages[0].reduce} - {0}
-    return any(coefficient(index, a.name) in inner for a in kernel.space)
 
 
 # ---- covering -------------------------------------------------------------------------------------------------------
