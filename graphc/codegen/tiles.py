@@ -25,7 +25,7 @@ ROW_STORE, SCATTERED_SUM = 6.0, 3.0  # cycles of storing a row of sums, and of e
 LOADS = 1.7  # vectors and broadcast factors that are loaded in a cycle
 OUTER_END, ROW_END = 12.0, 1.5  # cycles of starting and storing a tile, and of each of its rows in an operand
 WIDE = {1: 1.0, 2: 1.0, 3: 0.99, 4: 0.98, 5: 0.95, 6: 0.92}  # share of the peak by vectors of a row
-ROW_REUSE = {1: 0.48, 2: 0.9, 3: 0.97}  # share of the peak when a loaded row is used so often
+ROW_REUSE = {1: 0.6, 2: 0.93, 3: 0.98}  # share of the peak when a loaded row is used so often
 
 
 @dataclass(frozen=True)
