@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import TypeAlias
 
 from graphc.codegen.storage import Storage
@@ -142,15 +143,21 @@ def dependencies(region: Region, storage: Storage, extra: Mapping[str, str] | No
 
 def _stable_topological(items: Sequence[Item], before: list[set[int]]) -> list[Item] | None:
     """Items so that `before[i]` come ahead of item i, else in the given order; None for a cycle."""
-    done: list[int] = []
-    placed: set[int] = set()
-    while len(done) < len(items):
-        ready = next((i for i in range(len(items)) if i not in placed and before[i] <= placed), None)
-        if ready is None:
-            return None
-        done.append(ready)
-        placed.add(ready)
-    return [items[i] for i in done]
+    waits_for = [len(needed) for needed in before]
+    behind: list[list[int]] = [[] for _ in items]
+    for i, needed in enumerate(before):
+        for ahead in needed:
+            behind[ahead].append(i)
+    ready = [i for i, count in enumerate(waits_for) if not count]  # a heap: ascending
+    done: list[Item] = []
+    while ready:
+        first = heappop(ready)
+        done.append(items[first])
+        for i in behind[first]:
+            waits_for[i] -= 1
+            if not waits_for[i]:
+                heappush(ready, i)
+    return done if len(done) == len(items) else None
 
 
 def overwrite(storage: Storage, region: Region, new: str, old: str) -> bool:

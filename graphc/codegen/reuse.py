@@ -51,17 +51,17 @@ def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> l
     own = {owner for names in touched for owner in names if storage.home.get(owner) is region}
     waiting = {owner: {i for i, names in enumerate(touched) if owner in names} for owner in own}
     allocated: set[str] = set()
-    order: list[int] = []
+    order: dict[int, None] = {}
     left = dict.fromkeys(range(len(region.items)))
 
     def freed(i: int) -> int:
         return sum(storage.nbytes(o) for o in touched[i] & own if waiting[o] <= {i} and o not in kept)
 
     while left:
-        ready = [i for i in left if not before[i] - set(order)]
+        ready = [i for i in left if before[i] <= order.keys()]
         free = [i for i in ready if touched[i] & own <= allocated]
         chosen = max(free, key=lambda i: (freed(i), -i)) if free else ready[0]
-        order.append(chosen)
+        order[chosen] = None
         del left[chosen]
         allocated |= touched[chosen] & own
         for owner in touched[chosen] & own:
