@@ -119,6 +119,18 @@ def pushed_forward(
     return [found.get(v) for v in outputs]
 
 
+Pushed = tuple[list[Value], list[Value], tuple[Value, ...], list[Value | None]]
+
+
+def pushed_body(body: Graph, moving: Sequence[int], b: Builder, forward: Forward) -> Pushed:
+    """Inputs for a copy of `body`, tangents of those at the positions `moving`, its outputs, and their tangents."""
+    parameters = Parameters()
+    inputs = parameters.like(body.inputs)
+    wrt = [inputs[i] for i in moving]
+    vectors, outputs = parameters.like(wrt, "tangent"), inlined(body, inputs)
+    return inputs, vectors, outputs, pushed_forward(outputs, wrt, vectors, b, forward)
+
+
 def closure(start: Iterable[int], reached: Callable[[list[int]], Iterable[int]]) -> list[int]:
     """The smallest set of positions with `start` to which what it reaches adds nothing, in order."""
     active = set(start)

@@ -16,11 +16,12 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, symbols
-from graphc.ir.graph import Graph, Node, Value, inlined
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Attribute, Attributes, Forward, Nested, Op, Reverse, Sample, define
 from graphc.ir.types import TensorType, f32
 from graphc.ops.nested import (
     Parameters,
+    Pushed,
     apply_nested,
     closure,
     expect_inputs,
@@ -29,7 +30,7 @@ from graphc.ops.nested import (
     given,
     output_types,
     pulled_back,
-    pushed_forward,
+    pushed_body,
     stacked_on,
     used_by,
     without_axis,
@@ -171,13 +172,8 @@ def _push_forward(node: Node, tangents: Sequence[Value | None], b: Builder, forw
     of_carries, of_sequences, of_captured = scan.split(tangents)
     moving = [i for i, t in enumerate(tangents) if t is not None and i >= k]
 
-    def turn(active: Sequence[int]) -> tuple[list[Value], list[Value], tuple[Value, ...], list[Value | None]]:
-        """The body's inputs, tangents of those that have any, its outputs, and their tangents."""
-        parameters = Parameters()
-        inputs = parameters.like(body.inputs)
-        wrt = [inputs[i] for i in (*active, *moving)]
-        vectors, outputs = parameters.like(wrt, "tangent"), inlined(body, inputs)
-        return inputs, vectors, outputs, pushed_forward(outputs, wrt, vectors, Builder(b.origin), forward)
+    def turn(active: Sequence[int]) -> Pushed:
+        return pushed_body(body, (*active, *moving), Builder(b.origin), forward)
 
     active = closure(
         (i for i, t in enumerate(of_carries) if t is not None),

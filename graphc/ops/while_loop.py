@@ -19,6 +19,7 @@ from graphc.ops import scan
 from graphc.ops.branch import PREDICATE, expect_predicate
 from graphc.ops.nested import (
     Parameters,
+    Pushed,
     apply_nested,
     closure,
     expect_inputs,
@@ -26,7 +27,7 @@ from graphc.ops.nested import (
     filled,
     given,
     output_types,
-    pushed_forward,
+    pushed_body,
 )
 
 UNBOUNDED = -1
@@ -104,13 +105,8 @@ def _push_forward(node: Node, tangents: Sequence[Value | None], b: Builder, forw
     loop, k = While.of(node), len(While.of(node).init)
     moving = [i for i, t in enumerate(tangents) if t is not None and i >= k]
 
-    def turn(active: Sequence[int]) -> tuple[list[Value], list[Value], tuple[Value, ...], list[Value | None]]:
-        """The body's inputs, tangents of those that have any, its outputs, and their tangents."""
-        parameters = Parameters()
-        inputs = parameters.like(loop.body.inputs)
-        wrt = [inputs[i] for i in (*active, *moving)]
-        vectors, outputs = parameters.like(wrt, "tangent"), inlined(loop.body, inputs)
-        return inputs, vectors, outputs, pushed_forward(outputs, wrt, vectors, Builder(b.origin), forward)
+    def turn(active: Sequence[int]) -> Pushed:
+        return pushed_body(loop.body, (*active, *moving), Builder(b.origin), forward)
 
     active = closure(
         (i for i in range(k) if tangents[i] is not None),
