@@ -38,7 +38,7 @@ LEAST_SHARE = 0.01  # of a step's estimated time that a kernel must take to be w
 MOST_TILES, MOST_ORDERS = 8, 6  # that are measured beside the chooser's
 MOST_ALIKE = 6  # of these tiles that differ in their sizes alone
 NEAR = 1.2  # tiles are much the same if no side is so many times that of the other tile
-NOISE = 0.97  # a schedule is better if it takes less than this share of the chooser's time
+NOISE = 0.95  # a schedule is better if it takes less than this share of the chooser's time
 LESS_EVEN = 1.1  # how much less evenly two threads may share a schedule's tiles than those of the chooser's
 
 

@@ -19,7 +19,8 @@ from graphc.ir.buffers import address, aligned_empty
 from graphc.ir.types import DType
 from graphc.runtime.loader import LoadedCode, assemble, load
 
-ROUNDS = 12
+ROUNDS, FEWEST_ROUNDS = 12, 4
+ENOUGH_SECONDS = 0.06  # of rounds, for each code: there are fewer rounds where a call takes milliseconds
 SAMPLE_SECONDS = 4e-4  # of one code in a round, at least: much longer than the clock and a call from Python take
 MOST_REPEATS = 1 << 20
 
@@ -65,7 +66,8 @@ def least_seconds(
 ) -> list[float]:
     """Seconds a call of each kernel takes at least, in the order of `codes`, which maps symbols to object files.
 
-    All have the same operands and runtime counts. Raises CompileError for what is no object file.
+    All have the same operands and runtime counts. There are `rounds` rounds, or at least `FEWEST_ROUNDS` of them if
+    calls take long. Raises CompileError for what is no object file.
     """
     loaded = load(codes)
     call, _ = _repeat()
@@ -84,7 +86,10 @@ def least_seconds(
         return (time.perf_counter() - start_time) / repeats
 
     repeats = {symbol: _repeats(functools.partial(sample, symbol), sample_seconds) for symbol in codes}
-    times = [[sample(symbol, repeats[symbol]) for symbol in codes] for _ in range(rounds)]
+    times: list[list[float]] = []
+    end = time.perf_counter() + ENOUGH_SECONDS * len(codes)
+    while len(times) < rounds and (len(times) < FEWEST_ROUNDS or time.perf_counter() < end):
+        times.append([sample(symbol, repeats[symbol]) for symbol in codes])
     return [min(column) for column in zip(*times, strict=True)]
 
 
