@@ -22,7 +22,7 @@ from graphc.runtime.cores import chosen_threads
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 # What `graphc bench` takes; a test holds the steps against inspect/workloads.py, which loads the whole language.
 WORKLOADS = (
-    "mlp", "mlp_small", "lenet", "vgg_small", "dae", "rbm", "rnn", "infer_lenet", "contraction", "peak",
+    "mlp", "mlp_small", "lenet", "vgg_small", "dae", "rbm", "rnn", "infer_lenet", "contractions", "peak",
 )
 
 
@@ -102,7 +102,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workload", choices=WORKLOADS, help="a training step (mlp: 784-512-512-10, batch 128; "
                         "mlp_small: 64-64-10, batch 32; lenet, vgg_small: convolutions; dae: a denoising autoencoder; "
                         "rbm: CD-1 of a Boltzmann machine; rnn: a recurrent network), infer_lenet: one image's "
-                        "logits, contraction: the kernels of one dense layer, or peak: fused multiply-adds and memory "
+                        "logits, contractions: the kernels of many layers, or peak: fused multiply-adds and memory "
                         "bandwidth of this machine")
     parser.add_argument("--seconds", type=_rate, default=2.0, help="how long to time (%(default)s)")
     parser.add_argument("--tune", action="store_true", help="measure schedules of kernels first, and use the fastest")
@@ -229,14 +229,14 @@ def _save(model: Any, path: str | None) -> None:
 def _bench(arguments: argparse.Namespace) -> int:
     result: Any
     threads = chosen_threads(arguments.threads, os.environ)
-    if arguments.tune and arguments.workload in ("peak", "contraction"):
+    if arguments.tune and arguments.workload in ("peak", "contractions"):
         raise InputError(f"--tune is for workloads that are compiled; {arguments.workload} has nothing to tune")
     if arguments.workload == "peak":
         from graphc.inspect.peak import measure_peak
 
         result = measure_peak(threads, arguments.seconds)
-    elif arguments.workload == "contraction":
-        from graphc.inspect.contraction import measure_contractions
+    elif arguments.workload == "contractions":
+        from graphc.inspect.contraction_speed import measure_contractions
 
         result = measure_contractions(arguments.seconds, arguments.seed)
     else:

@@ -142,7 +142,7 @@ def dot_step(rows: int, columns: int, stream: Stream) -> float:
     issue = max(sums, rows + columns, LATENCY / overlapping) / 2
     fed = sums / (rows + columns)
     # Loads show the less the more sums they feed; masked ones are no part of a multiply-add, and show more (measured).
-    plain = (0.97 if sums <= 16 else 0.92) if fed >= 1.5 else min(0.93, 0.87 * fed)
+    plain = (0.97 if sums <= 16 else 0.92) if fed >= 1.5 else min(0.86, 0.87 * fed)
     share = (min(0.97, 0.75 + 0.09 * fed) if stream.masked else plain) * (0.96 if stream.clipped else 1.0)
     work = max(issue / share, LOAD * (rows * stream.loads[0] + columns * stream.loads[1]))
     near = stream.lines - stream.far
