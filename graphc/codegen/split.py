@@ -37,6 +37,7 @@ from graphc.ir.types import TensorType, f32
 from graphc.kernel.compose import bind_kernel, change_expressions, rename_operands
 from graphc.kernel.expr import Affine, Expr, Index, Load, Name, loads, transform
 from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
+from graphc.kernel.ranges import Box
 from graphc.kernel.schedule import Schedule
 
 HALO = 1.0  # what windows read beyond a piece, as a share of it: two rows
@@ -184,8 +185,10 @@ def _cut(
     buffer = Operand(sums, dtype, tuple(a.extent if a.extent is not None else 0 for a in kept), "out", 0.0)
 
     cut = next(a for a in stage.reduce if a.name == axis)
-    count = -(-largest_extent(cut, kernel.capacities) // size)
-    reduce = tuple(_piece_of(a, piece, size) if a == cut else a for a in stage.reduce)
+    # All its points, at whatever point of the space: clipped bounds leave each tap fewer, and not the same.
+    first, last = Box((*kernel.space, *stage.reduce), kernel.capacities).span(axis)
+    count = max(1, -(-(last + 1 - first) // size))
+    reduce = tuple(_piece_of(a, piece, size, first) if a == cut else a for a in stage.reduce)
     store = Store(sums, place, Name(accumulate.names[0]), mode="sum")
     summing = replace(stage, reduce=reduce, results=(), stores=(store,))
     pieces = Axis.range(piece, count, sequential=True)
@@ -228,9 +231,9 @@ def _bytes(operand: Operand, kernel: Kernel) -> int:
     return operand.dtype.itemsize * math.prod(sizes_in_memory(operand, kernel.capacities))
 
 
-def _piece_of(axis: Axis, piece: str, size: int) -> Axis:
-    """The points of an axis in piece number `piece`."""
-    start = Affine.of({piece: size})
+def _piece_of(axis: Axis, piece: str, size: int, first: int) -> Axis:
+    """The points of an axis in piece number `piece`, if those of the first begin at `first`."""
+    start = Affine.of({piece: size}) + first
     return replace(axis, lower=(start, *axis.lower), upper=(start + size, *axis.upper))
 
 
