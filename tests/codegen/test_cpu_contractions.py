@@ -223,3 +223,22 @@ def test_a_schedule_that_does_not_fit_is_refused(build: Callable[..., Any]) -> N
     lanes = host().lanes
     with pytest.raises(CompileError, match=f"reads {lanes} elements of 'k' at a time, its tile says {2 * lanes}"):
         build(text, Schedule("dot", "k", (("n", 2), ("o", 2), ("k", 2 * lanes)), ("o", "n")))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["dot", "outer"])
+def test_tiles_of_any_height_cover_rows_between_bounds(build: Callable[..., Any], kind: str, rows: int) -> None:
+    """A phase of a strided convolution's input gradient, whose edge no tap reaches."""
+    lanes = host().lanes
+    kernel = (
+        "kernel phase(g: f32[10,8], {shape}) -> (y: f32[17,3] init 0) {{ space x in 1 .. 9, c < 3"
+        " stage {{ reduce o < 8 acc: f32 = sum(g[x, o] * {weight}) y[2*x-1, c] = acc }} }}"
+    )
+    shape, weight, tile = {
+        "dot": ("W: f32[3,8]", "W[c, o]", (("x", rows), ("c", 2), ("o", lanes))),
+        "outer": ("W: f32[8,3]", "W[o, c]", (("x", rows), ("c", lanes))),
+    }[kind]
+    rng = np.random.default_rng(4)
+    arrays = {"g": array(rng, 10, 8), "W": array(rng, *((3, 8) if kind == "dot" else (8, 3)))}
+    built = build(kernel.format(shape=shape, weight=weight), Schedule(kind, tile[-1][0], tile, ("c", "x")))
+    built.check(arrays, rtol=1e-5, atol=1e-5)

@@ -99,14 +99,14 @@ def _static(extent: int, size: int, lanes: int, freedom: Freedom) -> list[Segmen
 
 def _dynamic(lower: str, upper: str, axis: str, size: int, lanes: int) -> list[Segment]:
     """Full tiles, then single vectors (masked) or single rows."""
+    if size == lanes == 1:
+        return [Segment(lower, upper, 1, 1)]
     full = f"{upper} // {size} * {size}" if lower == "0" else f"{lower} + ({upper} - {lower}) // {size} * {size}"
     if " " in upper:
         full = full.replace(upper, f"({upper})")
     count = None if lanes == 1 else f"{upper} - {axis}"
     aligned = (size, lanes) if lower == "0" else (1, 1)
     rest = Segment(full, upper, lanes, lanes, count=count, aligned=aligned[1])
-    if size == lanes == 1:
-        return [rest]
     return [Segment(lower, full, size, size, aligned=aligned[0], followed=True), rest]
 
 
