@@ -78,7 +78,7 @@ class MeasuringTuner:
             if found is not None and found.best != found.default:
                 changed[kernel.form.name] = found
         measured = sum(decision is not None for decision in decided.values())
-        summary = f"tuning: {measured} different kernels were measured, {len(changed)} run in another way than chosen"
+        summary = f"tuning: different kernels measured: {measured}; kernels that run in another way: {len(changed)}"
         remarks = (decision.remark(name) for name, decision in changed.items())
         return Tuned({name: decision.best for name, decision in changed.items()}, (*remarks, summary))
 
