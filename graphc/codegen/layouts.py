@@ -8,7 +8,8 @@ for the kernels that read it. Inputs, variables and results themselves are row-m
 The search starts from two points, all row-major and all batch-innermost, changes one value or copy at a time as long
 as the sum of the estimates falls, and keeps the better end: a start that lacks one copy may look dear. The result of a
 contraction and a copy of its weights, if that need not be made in every call, change together. It is left out
-where row-major suits every contraction: a training perceptron stays as it is.
+where row-major suits every contraction: a training perceptron stays as it is, but for copies that
+pay for themselves.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ UNSUITED = 1.3  # a contraction is worth a search if row-major costs so many tim
 WORTH = 0.8  # share of the estimated cost of row-major that other layouts must stay below
 CALL = 100.0  # cycles that one more kernel costs
 LEAST_GAIN = 1e-3  # share of the whole below which a change is not taken
+LEAST_COPIED = 20_000.0  # cycles that a copy must save where all else stays row-major
 ROUNDS = 6
 PREPARED = 0.05  # what work that need not be done in each call counts
 STREAMED = 24.0  # bytes in a cycle that come from beyond the second-level cache
@@ -53,13 +55,12 @@ def assign_layouts(
     The kernels `prepared` do not run in every call, and neither do conversions of what they make and of `steady`.
     """
     search = _Search(region, storage, fixed, host, steady, prepared)
-    if not search.worth_while():
-        return ()
-    before = search.total(_State())
-    best = min((search.improved(start) for start in search.starts()), key=search.total)
+    before, best = search.total(_State()), _State()
+    if search.worth_while():
+        best = min((search.improved(start) for start in search.starts()), key=search.total)
     if search.total(best) > WORTH * before:
-        return ()
-    return _Applied(search, best).remarks(before)
+        best = search.with_copies()
+    return () if best == _State() else _Applied(search, best).remarks(before)
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,25 @@ class _Search:
                     if (weights.name, axis) not in state.copies:
                         changed = state.with_axis(owner, own).toggled((weights.name, axis))
                         yield changed, [*self._members(owner), weights.name]
+
+    def with_copies(self) -> _State:
+        """All row-major, with copies of what a contraction reads so badly that they pay for themselves at once.
+
+        A short sum of products along both operands, say, whose columns had better be contiguous.
+        """
+        state = _State()
+        for kernel in self.kernels:
+            cost, ideal = self.cheapest(kernel, state)[0], self.estimates[kernel.name].ideal
+            if ideal is None or cost <= UNSUITED * ideal:
+                continue
+            read = [o for o in kernel.operands if o.role == "in" and self._is_read(o.name)]
+            found = [state.toggled((o.name, axis)) for o in read for axis in range(len(o.shape) - 1)
+                     if (o.name, axis) not in state.copies]  # fmt: skip
+            best = min(found, key=self.total, default=state)
+            gain = self.total(state) - self.total(best)
+            if gain > max(LEAST_COPIED, (1 - 1 / UNSUITED) * cost):
+                state = best
+        return state
 
     def _better(self, state: _State, total: float, changed: _State, names: list[str]) -> tuple[_State, float]:
         """The changed state and its cost if it is cheaper; only kernels and copies of `names` differ in cost."""

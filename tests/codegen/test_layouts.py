@@ -107,6 +107,30 @@ def test_weights_that_come_from_memory_stay_where_they_are(batch: int) -> None:
     assert not program.plan.preparations and not any(b.layout for b in program.plan.buffers)
 
 
+@pytest.mark.parametrize(("count", "copied"), [(2048, True), (32, False)])
+def test_short_sums_have_their_columns_copied(count: int, copied: bool) -> None:
+    """g @ V^T sums 65 products along the rows of both: with V^T beside V its columns are lanes."""
+    g, V = gc.input("g", ("N", 65)), gc.param("V", (128, 65), init=gc.init.normal(0.0, 1.0))
+    program = gc.compile([g], [g @ V.T], dims={"N": count}, cache=False)
+    buffers = {buffer.name for buffer in program.plan.buffers}
+    assert ("V_laid" in buffers) == copied
+    values = np.random.default_rng(0).standard_normal((count, 65)).astype(np.float32)
+    for n in (count, 7):
+        np.testing.assert_allclose(program(values[:n])[0], values[:n] @ V.value.T, rtol=1e-4, atol=1e-4)
+
+
+def test_a_copy_is_made_before_its_original_is_updated() -> None:
+    g, V = gc.input("g", ("N", 65)), gc.param("V", (128, 65), init=gc.init.normal(0.0, 1.0))
+    h = g @ V.T
+    program = gc.compile([g], [h], {V: V + 1.0}, dims={"N": 2048}, cache=False)
+    assert "V_laid" in {buffer.name for buffer in program.plan.buffers}
+    values = np.random.default_rng(0).standard_normal((2048, 65)).astype(np.float32)
+    for _ in range(2):
+        before = V.value.copy()
+        np.testing.assert_allclose(program(values)[0], values @ before.T, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(V.value, before + 1.0)
+
+
 def test_results_and_updated_state_are_row_major() -> None:
     """Values that are returned, or kept between steps, lie as users see them, whatever their kernels want."""
     x, w = gc.input("x", ("N", 3, 8, 8)), gc.param("w", (8, 3, 3, 3), init=gc.init.glorot_uniform())
