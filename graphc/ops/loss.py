@@ -1,6 +1,6 @@
 """Stable losses and their log-probabilities: log_softmax and cross_entropy, over the last axis.
 
-Both reduce with the combiner `logsumexp`, whose components are the running maximum m and s = sum(exp(x - m)).
+Both reduce twice: the maximum m of a row, then s = sum(exp(x - m)), for which the row is still in a cache.
 Log-probabilities are (x - m) - log(s), which keeps its digits for large x where x - (m + log(s)) does not.
 """
 
@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Attributes, Op, Sample, define
 from graphc.ir.types import TensorType
-from graphc.kernel.expr import Affine, Apply, Const, Expr, Name
+from graphc.kernel.expr import Affine, Apply, Expr, Name
 from graphc.kernel.form import Accumulate, Kernel, Let, Stage, Store
 from graphc.ops import forms
 from graphc.ops.indexing import check_range, expect_labels, picked
@@ -34,18 +34,22 @@ def _log_softmax(x: Any) -> Any:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def _reduce_stage(node: Node) -> Stage:
-    """Maximum `m`, sum `s` and `log_s` of each row of operand 0, visible to the stages after it.
+def _reduce_stages(node: Node) -> tuple[Stage, Stage]:
+    """Maximum `m`, sum `s` and `log_s` of each row of operand 0, visible to the stages after them.
 
-    m - m is 0, and NaN where m is infinite: an infinite logit makes its whole row NaN, as in PyTorch.
+    Where m is infinite, x - m is NaN somewhere: an infinite logit makes its whole row NaN, as in PyTorch.
     """
     logits = node.inputs[0].type
     row = forms.identity(logits.rank - 1)
-    x = forms.load(node, 0, (*row, Affine.axis("r0")))
-    return Stage(
-        reduce=forms.axes(logits.shape[-1:], "r"),
-        accumulates=(Accumulate(("m", "s"), "logsumexp", (x, Const(1.0, logits.dtype))),),
-        results=(Let("log_s", Apply("add", (Apply("log", (Name("s"),)), Apply("sub", (Name("m"), Name("m")))))),),
+    x, reduce = forms.load(node, 0, (*row, Affine.axis("r0"))), forms.axes(logits.shape[-1:], "r")
+    power = Apply("exp", (Apply("sub", (x, Name("m"))),))
+    return (
+        Stage(reduce=reduce, accumulates=(Accumulate(("m",), "max", (x,)),)),
+        Stage(
+            reduce=reduce,
+            accumulates=(Accumulate(("s",), "sum", (power,)),),
+            results=(Let("log_s", Apply("log", (Name("s"),))),),
+        ),
     )
 
 
@@ -76,7 +80,7 @@ def _log_softmax_gradient(node: Node, cotangents: Sequence[Value | None], b: Bui
 def _lower_log_softmax(node: Node) -> Kernel:
     *rows, last = forms.axes(node.type.shape)
     store = Store("out0", forms.identity(node.type.rank), _log_probability(forms.load(node, 0)))
-    stages = (_reduce_stage(node), Stage(space=(last,), stores=(store,)))
+    stages = (*_reduce_stages(node), Stage(space=(last,), stores=(store,)))
     return Kernel(forms.kernel_name(node), forms.operands(node), tuple(rows), stages)
 
 
@@ -125,9 +129,8 @@ def _cross_entropy_gradient(node: Node, cotangents: Sequence[Value | None], b: B
 
 
 def _lower_cross_entropy(node: Node) -> Kernel:
-    reduce = _reduce_stage(node)
     loss = Apply("neg", (_log_probability(picked(node)),))
-    stages = (reduce, Stage(stores=(Store("out0", forms.identity(node.type.rank), loss),)))
+    stages = (*_reduce_stages(node), Stage(stores=(Store("out0", forms.identity(node.type.rank), loss),)))
     return Kernel(forms.kernel_name(node), forms.operands(node), forms.axes(node.type.shape), stages)
 
 
