@@ -112,7 +112,8 @@ def build(
     better schedules of all other kernels.
 
     `without` switches off passes, and parts of `PLANNING`, by name. Symbols in the lengths of loops are fixed at their
-    capacities. `memory_limit` is the most bytes that the arena may take; see `graphc.codegen.memory.plan_program`.
+    capacities. `check` verifies the graph after each pass. `memory_limit` is the most bytes that the arena may take;
+    see `graphc.codegen.memory.plan_program`.
     """
     lengths = {name: capacities[name] for name in length_symbols(graph)}
     capacities = {name: size for name, size in capacities.items() if name not in lengths}
@@ -138,7 +139,7 @@ def build(
     codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
     for form in planned.kernels:
         schedule = sharing.schedules.get(form.name, scheduled[form.name].schedule)
-        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, check=check, codes=codes)
+        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, codes=codes)
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
     preparations = (replace(p, entries=_with_symbols(p.entries, symbols)) for p in sharing.plan.preparations)
     entries = _with_symbols(sharing.plan.entries, symbols)
@@ -176,15 +177,15 @@ def compile_kernel(
     machine: Host,
     *,
     schedule: Schedule | None = None,
-    check: bool = False,
     codes: dict[tuple[str, str], MachineCode] | None = None,
 ) -> CompiledKernel:
-    """Choose a schedule unless one is given, emit the source and compile it.
+    """Verify a form, choose a schedule unless one is given, emit the source and compile it.
 
-    `codes` remembers machine code by the form without its names and by the schedule, to use it again.
+    `codes` remembers machine code by the form without its names and by the schedule, to use it again. Raises
+    VerifyError for a form that breaks a rule: planning makes forms of its own, and code of a wrong one would compute
+    wrong values in silence.
     """
-    if check:
-        verify(form)
+    verify(form)
     check_points(form)
     chosen = schedule or choose(form, machine)
     source = emit(form, chosen, machine)

@@ -242,11 +242,11 @@ def index_readers(lowered: Sequence[LoweredNode | NestedNode]) -> dict[str, str]
 
 
 def copy_kernel(name: str, source: Operand, target: str, capacities: Mapping[str, int]) -> Kernel:
-    """A kernel that copies one tensor to another of the same type."""
+    """A kernel that copies one tensor to another of the same type, whatever the source was filled with when made."""
     axes = tuple(Axis.range(f"i{k}", dim) for k, dim in enumerate(source.shape))
     index = tuple(Affine.axis(a.name) for a in axes)
     stage = Stage(stores=(Store(target, index, Load(source.name, index)),))
-    operands = (replace(source, role="in"), replace(source, name=target, role="out"))
+    operands = (replace(source, role="in", init=None), replace(source, name=target, role="out", init=None))
     return bind_kernel(Kernel(name, operands, axes, (stage,)), {}, capacities)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphc.codegen.analysis import bound_axes, sizes_in_memory
+from graphc.codegen.lower import copy_kernel
 from graphc.ir.dims import Dim, evaluate, symbols
-from graphc.kernel.compose import bind_kernel, change_expressions
+from graphc.kernel.compose import change_expressions
 from graphc.kernel.expr import Affine, Computed, Expr, Index, Load, loads, replace_axes, replace_index, transform
-from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Store, Table
+from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Table
 from graphc.kernel.layout import Layout
 
 REORDERED = ("sum", "prod", "max", "min")  # combiners that may take their elements in any order
@@ -60,11 +61,7 @@ def conversion(
     name: str, source: Operand, target: str, layouts: Mapping[str, Layout], capacities: Mapping[str, int]
 ) -> Kernel:
     """The kernel that copies a tensor to `target`, each in its layout."""
-    axes = tuple(Axis.range(f"i{k}", dim) for k, dim in enumerate(source.shape))
-    index = tuple(Affine.axis(a.name) for a in axes)
-    stage = Stage(stores=(Store(target, index, Load(source.name, index)),))
-    operands = (replace(source, role="in"), replace(source, name=target, role="out"))
-    return laid_out(bind_kernel(Kernel(name, operands, axes, (stage,)), {}, capacities), layouts)
+    return laid_out(copy_kernel(name, source, target, capacities), layouts)
 
 
 # ---- loops in the order of memory -----------------------------------------------------------------------------------

@@ -208,6 +208,14 @@ def test_conversions_transpose_square_tiles(build: Callable[..., Any], shape: tu
         np.testing.assert_array_equal(back.check({"y": y}, {"N": count})["x"], x)
 
 
+def test_a_conversion_reads_a_filled_value_without_filling_it_again() -> None:
+    """A padded value is made in memory that is filled first; its copies only read it."""
+    padded = Operand("p", parse_kernel("kernel k(x: f32[1]) -> () { }").operands[0].dtype, (40, 33), "out", init=0.0)
+    kernel = conversion("copy", padded, "y", {"y": innermost(padded.shape, 0, {}, 16)}, {})
+    verify(kernel)
+    assert [(o.role, o.init) for o in kernel.operands] == [("in", None), ("out", None)]
+
+
 def test_reductions_walk_forwards(build: Callable[..., Any]) -> None:
     """An input gradient reads its window backwards; turned round it adds the same products, and only it is turned."""
     text = (
