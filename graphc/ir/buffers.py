@@ -45,8 +45,8 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 class Elements:
     """The elements of a variable, which programs share, and a count of their changes.
 
-    `array` is writable memory as `aligned_empty` gives it, the same for life. Whoever writes to it from Python calls
-    `changed` afterwards. Programs count their own updates, natively, in `changes[0]`, each step one; `changes[1]` is
+    `array` is writable memory as `aligned_empty` gives it, the same for life. Python writes to it by `write` alone.
+    Programs count their own updates, natively, in `changes[0]`, each step one; `changes[1]` is
     Python's, so neither ever loses a count of the other. A program that keeps something computed from the elements
     compares both with what they were.
     """
@@ -64,14 +64,13 @@ class Elements:
         """How often the elements were written since they had their first values."""
         return int(self.changes.sum())
 
-    def changed(self) -> None:
-        """Count a change; called after it, so that what is computed from half of it is known to be stale."""
-        self.changes[1] = next(self._numbers)
-
     def write(self, values: Any) -> None:
-        """Write all elements."""
-        self.array[...] = values
-        self.changed()
+        """Write all elements, and count it."""
+        number = next(self._numbers)
+        try:
+            self.array[...] = values
+        finally:  # counted afterwards, so that what is computed from half of it is stale, and with no call before that
+            self.changes[1] = number  # in which a signal handler could raise
 
     def view(self) -> np.ndarray:
         """The live elements as an array that cannot be written, and cannot be made so."""

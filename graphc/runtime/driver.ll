@@ -285,7 +285,7 @@ decide:
   %unstopped = icmp eq i64 %stop, 0
   %decision.new = zext i1 %unstopped to i64
   store i64 %decision.new, ptr %decision.at
-  store atomic i64 0, ptr %state.at monotonic, align 8
+  %unwritten = cmpxchg ptr %state.at, i64 1, i64 0 seq_cst seq_cst   ; a stopped step stays stopped
   br label %decided
 
 decided:

@@ -153,6 +153,7 @@ note:
   br label %back
 
 handle:
+  %before = phi i64 [ 1, %late ], [ 2, %hold ]
   %stopped = phi i64 [ 4, %late ], [ 3, %hold ]
   %unstopped = phi i64 [ 1, %late ], [ 0, %hold ]
   store i64 1, ptr @handling
@@ -160,7 +161,7 @@ handle:
   store i64 0, ptr @handling
   %raised = icmp slt i32 %code, 0
   %state = select i1 %raised, i64 %stopped, i64 %unstopped
-  store atomic i64 %state, ptr %state.at seq_cst, align 8
+  %changed = cmpxchg ptr %state.at, i64 %before, i64 %state seq_cst seq_cst   ; graphc_stop may have come first
   store i64 0, ptr %found.at
   br label %back
 

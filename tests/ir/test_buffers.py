@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from graphc.errors import DTypeError
-from graphc.ir.buffers import SLACK_BYTES, address, aligned_copy, aligned_empty, aligned_zeros, is_aligned
+from graphc.ir.buffers import (
+    SLACK_BYTES,
+    Elements,
+    address,
+    aligned_copy,
+    aligned_empty,
+    aligned_zeros,
+    is_aligned,
+)
 from graphc.ir.types import f32
 
 
@@ -48,3 +56,20 @@ def test_is_aligned_sees_offsets_and_strides() -> None:
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(DTypeError, match="complex"):
         aligned_empty((2,), np.complex64)
+
+
+def test_a_write_that_an_interrupt_ends_is_counted() -> None:
+    """Elements may hold the new values then, and what was computed from the old ones is stale."""
+
+    class Interrupting:
+        shape = (2,)
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise KeyboardInterrupt
+
+    elements = Elements(aligned_zeros((2,), f32))
+    with pytest.raises(KeyboardInterrupt):
+        elements.write(Interrupting())
+    assert elements.version == 1
+    elements.write(3)
+    assert elements.version == 2 and elements.array.tolist() == [3, 3]

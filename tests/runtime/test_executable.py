@@ -206,8 +206,9 @@ def test_a_preparation_runs_when_a_variable_of_its_own_was_written(executable: M
                             written=("b",)), owners)  # fmt: skip
     step = executable(Plan.from_json(plan.to_json()), owners)
     counts = []
-    for action in (None, None, owners["a"].changed, None, lambda: write({}), None, owners["b"].changed,
-                   lambda: (owners["a"].changed(), owners["b"].changed(), write({})), None):  # fmt: skip
+    a, b = owners["a"], owners["b"]
+    for action in (None, None, lambda: a.write(7), None, lambda: write({}), None, lambda: b.write(7),
+                   lambda: (a.write(8), b.write(8), write({})), None):  # fmt: skip
         if action is not None:
             action()
         counts.append([int(result) for result in step({})])

@@ -256,6 +256,25 @@ print("running", flush=True)
     assert (code, out) == (0, "") and ("KeyboardInterrupt" in err if not daemon else not err), err
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("digit", "12")
+def test_a_step_stopped_while_a_handler_runs_does_not_go_on(
+    script: Callable[..., Any], threads: int, digit: str
+) -> None:
+    """As when the interpreter exits meanwhile; whether variables are written already makes no difference."""
+    assert outcome(script(f"""
+from graphc.runtime.driver import driver
+made, _ = program("{digit}", threads)
+made.control[GRACE] = 0
+signal.signal(signal.SIGINT, lambda *_: driver().stop())
+interrupt(made)
+try:
+    step(made, True)
+except SystemExit:
+    print(made.steps, step(made, False))
+""", threads)) == (0, "0 [3, 1, 2, 4]\n", "")
+
+
 def test_a_fork_and_another_python_thread_after_an_interrupt(script: Callable[..., Any]) -> None:
     assert outcome(script("""
 made, _ = program("1", threads)
