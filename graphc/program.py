@@ -210,6 +210,9 @@ class Program:
 
     def _checked_dims(self, dims: Mapping[str, int]) -> dict[str, int]:
         """`dims` with Python integers. Raises InputError for symbols that the graph has not, and for no sizes."""
+        if not isinstance(dims, Mapping):
+            given = type(dims).__name__
+            raise InputError(f"program {self.name!r}: dims must map symbols to sizes, {{'N': 128}}, got {given}")
         for name, size in dims.items():
             if name not in self._symbols:
                 known = ", ".join(sorted(self._symbols)) or "none"
@@ -480,8 +483,9 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     chosen = default_cache() if cache else None
     workers = chosen_threads(threads, os.environ)
     options = Options.of(without, memory_limit, schedules, tune)
+    sizes = {} if dims is None else dims
     return Program(
-        declared, dims or {}, threads=workers, seed=operator.index(seed), name=name, cache=chosen, options=options
+        declared, sizes, threads=workers, seed=operator.index(seed), name=name, cache=chosen, options=options
     )
 
 

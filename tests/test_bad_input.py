@@ -92,6 +92,13 @@ def test_dims_must_be_counts(size: Any) -> None:
         gc.compile([x], [x * 2.0], dims={"N": size})
 
 
+def test_dims_must_be_a_mapping() -> None:
+    x = gc.input("x", ("N", 3))
+    for dims in ([("N", 4)], 4, ()):
+        with pytest.raises(InputError, match=r"dims must map symbols to sizes, \{'N': 128\}, got "):
+            gc.compile([x], [x * 2.0], dims=dims)  # type: ignore[arg-type]
+
+
 def test_dims_may_be_numpy_integers() -> None:
     x = gc.input("x", ("N", 3))
     program = gc.compile([x], [x * 2.0], dims={"N": np.int64(4)})  # type: ignore[dict-item]

@@ -46,8 +46,9 @@ def _convolution(name: str, rank: int, x: Operand, weight: Operand, bias: Operan
     channels, outputs, taken = image.type.shape[1], w.type.shape[0], w.type.shape[1]
     each, made = _split(call, "input", channels, groups), _split(call, "output", outputs, groups)
     if taken != each:
-        of = f"{channels} in {groups} groups" if groups != 1 else f"{channels}"
-        call.bad_shape(f"the weight {format_shape(w.type.shape)} takes {taken} input channels, there are {of}: {each}")
+        shared = f", for {channels} in {groups} groups" if groups != 1 else ""
+        weight_shape = format_shape(w.type.shape)
+        call.bad_shape(f"the weight {weight_shape} takes {taken} input channels; it must take {each}{shared}")
     slides = call.slides(image.type.shape[2:], _taps(call, w), stride, padding, dilation)
     shape = (image.type.shape[0], outputs, *call.positions(slides))
     read, kept, where = _channel_indices(each, made, groups, "c")

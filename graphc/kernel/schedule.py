@@ -58,7 +58,7 @@ def parse_schedule(text: str) -> Schedule:
         raise InputError(f"schedule {text!r} starts with {kind!r}; a schedule is {', '.join(KINDS)}")
     fields: dict[str, Any] = {}
     for part in parts:
-        label, *words = part.split()
+        label, *words = part.split() or [""]
         if label not in _FIELDS or not words or _FIELDS[label] in fields:
             raise InputError(f"schedule {text!r}: {part!r} is none of {', '.join(_FIELDS)} and what belongs to it")
         if label in ("tile", "block"):

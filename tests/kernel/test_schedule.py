@@ -31,6 +31,7 @@ def test_parsing_is_the_inverse_of_printing(schedule: Schedule) -> None:
         ("outer; tile i", "sizes such as i:8"),
         ("outer; tile i:0", "sizes such as i:8"),
         ("outer; order", "'order' is none of"),
+        ("outer; ; order i", "'' is none of vector, tile"),
         ("outer; vector i j", "more than one axis"),
     ],
 )
