@@ -50,7 +50,8 @@ def _check_names(kernel: Kernel) -> None:
         _take(taken, operand.name, "operand")
         _check_operand(operand)
     for name in kernel.runtime_extents:
-        _take(taken, name, "runtime extent")
+        if taken.get(name) != "operand":  # whose names users choose: `N[i]` is the one, `N` the other
+            _take(taken, name, "runtime extent")
     for axis in kernel.space:
         _check_name("axis", axis.name, dots=False)
         _take(taken, axis.name, "axis")
