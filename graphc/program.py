@@ -251,7 +251,9 @@ class Program:
 
     def _executable_of(self, image: ProgramImage) -> Executable:
         owners = {buffer: self._variables[image.extra["variables"][buffer]].elements for buffer in image.plan.variables}
-        return Executable(image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads)
+        names = [leaf.name for leaf in self.declared.inputs]
+        return Executable(image.plan, image.objects, owners, image.constants, self.seed, threads=self.threads,
+                          input_names=names)
 
     @cached_property
     def _variables(self) -> dict[str, Variable]:
@@ -484,9 +486,8 @@ def compile(  # noqa: A001 - the public name, used as gc.compile
     workers = chosen_threads(threads, os.environ)
     options = Options.of(without, memory_limit, schedules, tune)
     sizes = {} if dims is None else dims
-    return Program(
-        declared, sizes, threads=workers, seed=operator.index(seed), name=name, cache=chosen, options=options
-    )
+    return Program(declared, sizes, threads=workers, seed=operator.index(seed), name=name, cache=chosen,
+                   options=options)
 
 
 def _symbols_of_shapes(graph: Graph) -> set[str]:

@@ -422,6 +422,20 @@ def test_names_that_mean_something_elsewhere(symbol: str) -> None:
     assert y.shape == (2, 3) and y[1, 1] == 2 and total == 6
 
 
+@pytest.mark.parametrize("name", ["in", "where", "image.x", "image-x", "1x", "é"])
+def test_inputs_keep_their_names(name: str) -> None:
+    """Also those that kernels cannot use; beside one that is called as kernels call it."""
+    x, other = gc.input(name, ("N",)), gc.input("image_x", ("N",))
+    program = gc.compile([x, other], [x - other], dims={"N": 2})
+    for found in (program([3.0, 4.0], [1.0, 1.0]), program(**{"image_x": [1.0, 1.0], name: [3.0, 4.0]})):
+        np.testing.assert_array_equal(found[0], [2.0, 3.0])
+    with pytest.raises(InputError, match=f"input '{name}' expected"):
+        program(np.ones((2, 2)), [1.0, 1.0])
+    labels = gc.input(name, ("N",), dtype="int32")
+    with pytest.raises(InputError, match=f"input '{name}'"):
+        gc.compile([labels], [gc.take(gc.param("w", (3, 2)), labels, axis=0)], dims={"N": 2})([0, 7])
+
+
 # ---- sizes --------------------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,7 @@ class Executable:
     `variables` maps the names in `plan.variables` to their elements, whose changes it counts; `constants` maps the
     names in `plan.constants` to arrays. Results are read after the updates. Steps called from several Python threads
     take turns, whatever the executable: executables may share variables.
+    `input_names` is what callers call `plan.inputs`, where that is not an identifier or a word of the kernel text.
     `threads` is how many threads may walk the table. No bit of a result depends on it; steps with little work, and
     steps on a machine whose cores are taken, run on one.
 
@@ -62,14 +63,16 @@ class Executable:
     """
 
     def __init__(self, plan: Plan, objects: Mapping[str, bytes], variables: Mapping[str, Elements],
-                 constants: Mapping[str, np.ndarray], seed: int, *, threads: int = 1) -> None:
+                 constants: Mapping[str, np.ndarray], seed: int, *, threads: int = 1,
+                 input_names: Sequence[str] | None = None) -> None:
         if not 0 <= seed < 2**63:
             raise InputError(f"program {plan.name!r}: the seed must be in 0 ... 2**63 - 1, got {seed}")
         self.plan, self.threads = plan, threads
         self.lock = STEPS
         self._running = False
         self.control = control_block()
-        self.specs = tuple(_spec(plan, plan.buffer(name)) for name in plan.inputs)
+        called = plan.inputs if input_names is None else input_names
+        self.specs = tuple(_spec(plan, plan.buffer(name), own) for name, own in zip(plan.inputs, called, strict=True))
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
         self._arena = _arena(plan)
         self._rng = aligned_zeros((2,), "i64")
@@ -290,17 +293,18 @@ class Executable:
 
     def _input_places(self) -> list[InputPlace]:
         outside = driver().outside
-        checks = {spec.name: [check for check in self.plan.checks if check.input == spec.name] for spec in self.specs}
+        checks = {name: [check for check in self.plan.checks if check.input == name] for name in self.plan.inputs}
         for check in self.plan.checks:
             if check.input not in checks:
                 raise VerifyError(f"plan {self.plan.name}: {check} names no input")
-        return [InputPlace(spec, self._memory[spec.name], checks[spec.name], outside) for spec in self.specs]
+        return [InputPlace(spec, self._memory[name], checks[name], outside)
+                for name, spec in zip(self.plan.inputs, self.specs, strict=True)]
 
     # -- made once for each combination of shapes ------------------------------------------------------------
 
     def _bind(self, shapes: tuple[Shape, ...]) -> _Binding:
         counts = bind_counts(self.specs, shapes, self.plan.extents)
-        regions = tuple(_part(self._memory[spec.name], shape) for spec, shape in zip(self.specs, shapes, strict=True))
+        regions = tuple(_part(self._memory[name], shape) for name, shape in zip(self.plan.inputs, shapes, strict=True))
         results = []
         for name in self.plan.results:
             shape = tuple(evaluate(dim, counts) for dim in _dims(self.plan, self._buffers[name]))
@@ -347,8 +351,8 @@ def _part(array: np.ndarray, shape: Shape) -> np.ndarray:
     return array if shape == array.shape else array[tuple(slice(size) for size in shape)]
 
 
-def _spec(plan: Plan, buffer: Buffer) -> InputSpec:
-    return InputSpec(plan.name, buffer.name, as_dtype(buffer.dtype), buffer.shape, _dims(plan, buffer))
+def _spec(plan: Plan, buffer: Buffer, name: str) -> InputSpec:
+    return InputSpec(plan.name, name, as_dtype(buffer.dtype), buffer.shape, _dims(plan, buffer))
 
 
 def _dims(plan: Plan, buffer: Buffer) -> tuple[Dim, ...]:
