@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.codegen.analysis import sizes_in_memory
+from graphc.codegen.analysis import size_in_memory
 from graphc.codegen.build import Tunable, Tuned, Tuner, compile_kernel
 from graphc.codegen.candidates import candidates
 from graphc.codegen.choose import tile_count, unevenness
@@ -220,5 +219,5 @@ def memories(kernel: Kernel) -> list[Memory]:
 
 
 def _memory(kernel: Kernel, operand: Operand, bounds: tuple[int, int]) -> Memory:
-    elements = math.prod(sizes_in_memory(operand, kernel.capacities))
+    elements = size_in_memory(operand, kernel.capacities)
     return Memory(operand.dtype, elements, *bounds, written=operand.role == "inout")

@@ -6,7 +6,6 @@ single element offset, affine in the axes or computed. `collapse` then merges ax
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -33,18 +32,21 @@ from graphc.kernel.expr import (
     walk,
 )
 from graphc.kernel.form import Axis, Bound, Kernel, Operand, Stage, Store, Table
+from graphc.kernel.layout import Layout
 
 
-def sizes_in_memory(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
-    """The capacity of the operand's shape, the padding of its rows counted."""
-    sizes = [evaluate(dim, capacities) for dim in operand.shape]
-    return (*sizes[:-1], sizes[-1] + operand.padding) if sizes else ()
+def size_in_memory(operand: Operand, capacities: Mapping[str, int]) -> int:
+    """Elements of an operand's memory at the capacity of its shape, its padding counted."""
+    return _layout(operand).size([evaluate(dim, capacities) for dim in operand.shape])
 
 
 def strides(operand: Operand, capacities: Mapping[str, int]) -> tuple[int, ...]:
-    """Row-major strides in elements over the memory of an operand."""
-    sizes = sizes_in_memory(operand, capacities)
-    return tuple(math.prod(sizes[k + 1 :]) for k in range(len(sizes)))
+    """Elements of an operand's memory from an index of each axis to the next."""
+    return _layout(operand).strides([evaluate(dim, capacities) for dim in operand.shape])
+
+
+def _layout(operand: Operand) -> Layout:
+    return Layout(tuple(range(len(operand.shape))), padding=operand.padding)
 
 
 def flatten(kernel: Kernel) -> Kernel:
@@ -55,7 +57,7 @@ def flatten(kernel: Kernel) -> Kernel:
         changed = change_expressions(stage, lambda e: _flat(e, steps, sizes))
         stores = (replace(s, index=(_flat_index(s.index, steps[s.operand], sizes[s.operand]),)) for s in changed.stores)
         stages.append(replace(changed, stores=tuple(stores)))
-    operands = tuple(replace(o, shape=(sizes[o.name],), padding=0) for o in kernel.operands)
+    operands = tuple(replace(o, shape=(sizes[o.name],), padding=()) for o in kernel.operands)
     return replace(kernel, operands=operands, stages=tuple(stages))
 
 
@@ -68,7 +70,7 @@ def flat_loads(kernel: Kernel) -> dict[Load, Expr]:
 def _in_memory(kernel: Kernel) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     """Strides and number of elements of each operand."""
     steps = {o.name: strides(o, kernel.capacities) for o in kernel.operands}
-    return steps, {o.name: math.prod(sizes_in_memory(o, kernel.capacities)) for o in kernel.operands}
+    return steps, {o.name: size_in_memory(o, kernel.capacities) for o in kernel.operands}
 
 
 def _flat(expr: Expr, steps: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]) -> Expr:
@@ -228,7 +230,8 @@ def rooms(kernel: Kernel) -> dict[Axis, int]:
             here = [k for k, i in enumerate(index) if index_depends(i, (axis.name,))]
             along = here == [len(index) - 1] and index[-1] == Affine.axis(axis.name)
             if here:
-                paddings.append(kernel.operand(name).padding if along else 0)
+                padding = kernel.operand(name).padding
+                paddings.append(padding[-1] if along and padding else 0)
         found[axis] = capacity_ + min(paddings, default=0)
     return found
 

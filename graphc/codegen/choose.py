@@ -196,6 +196,8 @@ def _owns_slices(kernel: Kernel, axis: Axis, *, rows: bool) -> bool:
         moving = [d for d, index in enumerate(store.index) if index_depends(index, (axis.name,))]
         if len(moving) != 1 or store.index[moving[0]] != Affine.axis(axis.name):
             return False
+        if operand.padding and operand.padding[moving[0]]:
+            return False  # slices are not as far apart as they are long
         if operand.shape[moving[0]] != axis.extent or not (isinstance(axis.extent, int) or (rows and moving == [0])):
             return False
     return True

@@ -16,17 +16,18 @@ from graphc.codegen.analysis import (
     kernel_stores,
     largest_extent,
     reads_own_element_only,
-    sizes_in_memory,
 )
 from graphc.codegen.contraction import (
     Contraction,
     Dot,
     Outer,
+    Plan,
     cheapest,
     columns_possible,
     contractions,
     dot_possible,
 )
+from graphc.codegen.crowding import fetched_again, longer
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import (
     CHAIN,
@@ -38,6 +39,7 @@ from graphc.codegen.lanes import (
     lanes_possible,
     step_cost,
 )
+from graphc.ir.dims import evaluate
 from graphc.kernel.expr import Affine, Apply, Computed, Expr, Index, loads, walk
 from graphc.kernel.form import Axis, Kernel, Operand, Stage
 from graphc.kernel.layout import Layout
@@ -47,7 +49,7 @@ Strides = Mapping[str, tuple[int, ...]]  # operand -> elements between neighbour
 
 def strides_in(operand: Operand, layout: Layout | None, capacities: Mapping[str, int]) -> tuple[int, ...]:
     """Elements between neighbours along each axis of an operand in a layout without splits (None: row-major)."""
-    sizes = sizes_in_memory(operand, capacities)
+    sizes = [evaluate(dim, capacities) for dim in operand.shape]
     if layout is None:
         layout = Layout.row_major(len(sizes))
     in_memory = layout.strides(sizes)
@@ -126,7 +128,8 @@ class Estimate:
             [[by_index[load] for f in side for load in loads(f)] for side in zip(*c.factors, strict=True)]
             for c in self.contractions
         ]
-        self._outer: dict[int, float] = {}
+        self._outer: dict[int, Plan] = {}
+        self.itemsizes = {o.name: o.dtype.itemsize for o in kernel.operands}
         self._dot: dict[tuple[int, str], float] = {}
 
     def cycles(self, strides: Strides) -> float:
@@ -148,15 +151,33 @@ class Estimate:
             if self.columns[number]:
                 read = {a.step(column, strides) for a in right}
                 if read <= {0, 1} and 1 in {a.step(column, strides) for a in self.stores}:
-                    yield self._outer_cost(number)
+                    yield self._outer_cost(number) + self._crowding(number, strides)
             for axis in self.kernel.stages[0].reduce:
                 if {a.step(axis.name, strides) for a in (*left, *right)} == {1}:
                     yield self._dot_cost(number, c, axis)
 
     def _outer_cost(self, number: int) -> float:
+        return self._outer_plan(number).cost
+
+    def _outer_plan(self, number: int) -> Plan:
         if number not in self._outer:
-            self._outer[number] = cheapest(Outer(self.flat, self.contractions[number], self.host, placed=False)).cost
+            self._outer[number] = cheapest(Outer(self.flat, self.contractions[number], self.host, placed=False))
         return self._outer[number]
+
+    def _crowding(self, number: int, strides: Strides) -> float:
+        """Cycles that tiles wait for lines which strides put into too few places of the caches.
+
+        Dot products are left out: a dot product's operands are contiguous along its reduction and use all places.
+        """
+        plan = self._outer_plan(number)
+        sizes = dict(plan.schedule.tile)
+        count = math.prod(-(-self.extents[a.name] // sizes.get(a.name, 1)) for a in self.kernel.space)
+        inside = {a.name: self.extents[a.name] for a in self.kernel.stages[0].reduce} | sizes
+        waiting = 0.0
+        for access in (access for side in self.factors[number] for access in side):
+            size, steps = self.itemsizes[access.operand], {n: access.step(n, strides) for n in inside}
+            waiting += fetched_again(tuple((s * size, inside[n]) for n, s in steps.items() if s), self.host)
+        return count * longer(plan.cost / count, waiting)
 
     def _dot_cost(self, number: int, c: Contraction, axis: Axis) -> float:
         if (number, axis.name) not in self._dot:

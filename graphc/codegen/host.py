@@ -20,7 +20,8 @@ class Host:
     whatever its dtype, so that tiles of different dtypes have the same shape; a float64 or int64 tile vector
     therefore takes two hardware registers. `registers` is the number of hardware vector registers, and `fused` tells
     whether there is a fused multiply-add instruction (without one it is a library call a lane: right, but slow).
-    `first_level` and `second_level` are the bytes of a core's caches.
+    `first_level` and `second_level` are the bytes of a core's caches, `first_ways` and `second_ways` how many lines of
+    64 bytes one set of each holds.
     """
 
     cpu: str
@@ -30,6 +31,8 @@ class Host:
     fused: bool = True
     first_level: int = 32 << 10
     second_level: int = 1 << 20
+    first_ways: int = 8
+    second_ways: int = 16
 
     @property
     def accumulators(self) -> int:
@@ -51,26 +54,28 @@ def host() -> Host:
     else:
         lanes, registers = 4, 16
     fused = bool(features.get("fma")) or registers == 32
-    caches = [_cache_bytes(level, default) for level, default in ((1, 32 << 10), (2, 1 << 20))]
-    return Host(llvm.get_host_cpu_name(), features.flatten(), lanes, registers, fused, *caches)
+    (first, first_ways), (second, second_ways) = _cache(1, (32 << 10, 8)), _cache(2, (1 << 20, 16))
+    name = llvm.get_host_cpu_name()
+    return Host(name, features.flatten(), lanes, registers, fused, first, second, first_ways, second_ways)
 
 
-def _cache_bytes(level: int, default: int) -> int:
-    """Bytes of a core's data cache of a level; `default` where the system does not tell."""
+def _cache(level: int, default: tuple[int, int]) -> tuple[int, int]:
+    """Bytes and ways of a core's data cache of a level; `default` where the system does not tell."""
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
-            texts = [(folder / name).read_text(encoding="ascii").strip() for name in ("level", "type", "size")]
+            names = ("level", "type", "size", "ways_of_associativity")
+            number, kind, size, ways = ((folder / name).read_text(encoding="ascii").strip() for name in names)
         except OSError:
             continue
-        if texts[0] == str(level) and texts[1] in ("Data", "Unified") and re.fullmatch(r"\d+K", texts[2]):
-            return int(texts[2][:-1]) << 10
+        if number == str(level) and kind in ("Data", "Unified") and re.fullmatch(r"\d+K", size):
+            return int(size[:-1]) << 10, int(ways) if re.fullmatch(r"[1-9]\d*", ways) else default[1]
     return default
 
 
 def host_key() -> str:
     """What machine code depends on besides its source: CPU, features, Numba and llvmlite versions (not imported)."""
     machine = host()
-    caches = f"{machine.first_level} {machine.second_level}"
+    caches = f"{machine.first_level} {machine.second_level} {machine.first_ways} {machine.second_ways}"
     text = f"{llvm.get_process_triple()} {machine.cpu} {machine.features} {caches}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"{machine.cpu}-{digest}-numba{version('numba')}-llvmlite{version('llvmlite')}"

@@ -3,7 +3,8 @@
 Convolutions, pooling and their gradients vectorise over the images of a batch, whatever the window, if the batch is the
 innermost axis; a weight gradient of a dense layer wants features innermost. So each scratch value may have one of its
 axes innermost, views of one value together; and any value, inputs and parameters too, may have a copy in another layout
-for the kernels that read it. Inputs, variables and results themselves are row-major, as users see them.
+for the kernels that read it. Inputs, variables and results themselves are row-major, as users see them. Last, what lies
+at strides that crowd caches gets padding, see `graphc.codegen.crowding`.
 
 The search starts from two points, all row-major and all batch-innermost, changes one value or copy at a time as long
 as the sum of the estimates falls, and keeps the better end: a start that lacks one copy may look dear. The result of a
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from graphc.codegen.crowding import spreading
 from graphc.codegen.estimates import Estimate, strides_in
 from graphc.codegen.host import Host
 from graphc.codegen.regions import Block, Region, kernels_within, predicates_within
@@ -34,9 +36,11 @@ WORTH = 0.8  # share of the estimated cost of row-major that other layouts must 
 CALL = 100.0  # cycles that one more kernel costs
 LEAST_GAIN = 1e-3  # share of the whole below which a change is not taken
 LEAST_COPIED = 20_000.0  # cycles that a copy must save where all else stays row-major
+LEAST_SPREAD = 8e-3  # the same for padding, which other kernels lose by: their axes merge no more
 ROUNDS = 6
 PREPARED = 0.05  # what work that need not be done in each call counts
 STREAMED = 24.0  # bytes in a cycle that come from beyond the second-level cache
+COPIED = 16.0  # bytes that a copy reads or writes there in a cycle (measured)
 
 Axis: TypeAlias = int | None  # the axis that is innermost; None: row-major
 
@@ -59,23 +63,26 @@ def assign_layouts(
     if search.worth_while():
         best = min((search.improved(start) for start in search.starts()), key=search.total)
     if search.total(best) > WORTH * before:
-        best = search.with_copies()
+        best = search.with_copies(search.spread(_State()))  # padding is cheaper than a copy
+    best = search.spread(best)
     return () if best == _State() else _Applied(search, best).remarks(before)
 
 
 @dataclass(frozen=True)
 class _State:
-    """The innermost axis of classes of values, where it is not the last; and copies, by value and innermost axis."""
+    """The innermost axis of classes of values, where it is not the last; copies, by value and innermost axis; and the
+    classes and copies whose strides are spread by padding."""
 
     axes: dict[str, int] = field(default_factory=dict)
     copies: frozenset[tuple[str, Axis]] = frozenset()
+    spread: frozenset[tuple[str, Axis]] = frozenset()
 
     def with_axis(self, name: str, axis: Axis) -> _State:
         axes = {n: a for n, a in self.axes.items() if n != name}
-        return _State(axes if axis is None else axes | {name: axis}, self.copies)
+        return replace(self, axes=axes if axis is None else axes | {name: axis})
 
     def toggled(self, copy: tuple[str, Axis]) -> _State:
-        return _State(self.axes, self.copies ^ {copy})
+        return replace(self, copies=self.copies ^ {copy})
 
 
 class _Search:
@@ -103,8 +110,8 @@ class _Search:
                 self.operands.setdefault(operand.name, operand)
                 self.users.setdefault(operand.name, []).append(kernel)
         self.candidates = self._candidates(self._bound(fixed))
-        self._costs: dict[tuple[str, tuple[Axis, ...]], float] = {}
-        self._strides: dict[tuple[str, Axis], tuple[int, ...]] = {}
+        self._costs: dict[tuple[str, tuple[Axis, ...], tuple[bool, ...]], float] = {}
+        self._strides: dict[tuple[str, Axis, bool], tuple[int, ...]] = {}
         self._conversions: dict[str, Estimate] = {}
 
     def _bound(self, fixed: set[str]) -> set[str]:
@@ -146,7 +153,8 @@ class _Search:
         total, excess = 0.0, 0.0
         least = (1 - WORTH) * (0.5 if self.steady else 1.0)
         for kernel in self.kernels:
-            cost, ideal = self._cost(kernel, (None,) * len(kernel.operands)), self.estimates[kernel.name].ideal
+            cost = self._cost(kernel, (None,) * len(kernel.operands), _State())
+            ideal = self.estimates[kernel.name].ideal
             share = PREPARED if kernel.name in self.prepared else 1.0
             total += cost
             excess += cost - share * ideal if ideal is not None and cost > UNSUITED * share * ideal else 0.0
@@ -161,7 +169,7 @@ class _Search:
     def cheapest(self, kernel: Kernel, state: _State) -> tuple[float, tuple[Axis, ...]]:
         """The cost of a kernel that reads the best versions of its operands, and their innermost axes."""
         versions = [self._versions(o, state) for o in kernel.operands]
-        costs = ((self._cost(kernel, axes), axes) for axes in itertools.product(*versions))
+        costs = ((self._cost(kernel, axes, state), axes) for axes in itertools.product(*versions))
         return min(costs, key=lambda found: found[0])
 
     def _versions(self, operand: Operand, state: _State) -> list[Axis]:
@@ -174,10 +182,12 @@ class _Search:
         """The innermost axis of a value, None if that is its last."""
         return state.axes.get(self.storage.value(name))
 
-    def _cost(self, kernel: Kernel, axes: tuple[Axis, ...]) -> float:
-        key = (kernel.name, axes)
+    def _cost(self, kernel: Kernel, axes: tuple[Axis, ...], state: _State) -> float:
+        spread = tuple(self.is_spread(o.name, a, state) for o, a in zip(kernel.operands, axes, strict=True))
+        key = (kernel.name, axes, spread)
         if key not in self._costs:
-            strides = {o.name: self.strides(o, axis) for o, axis in zip(kernel.operands, axes, strict=True)}
+            operands = zip(kernel.operands, axes, spread, strict=True)
+            strides = {o.name: self.strides(o, axis, wide) for o, axis, wide in operands}
             share = PREPARED if kernel.name in self.prepared else 1.0
             cycles = max(self.estimates[kernel.name].cycles(strides), self._streaming(kernel))
             self._costs[key] = share * cycles
@@ -189,16 +199,27 @@ class _Search:
         beyond = self.estimates[kernel.name].contractions and moved > self.host.second_level
         return moved / STREAMED if beyond else 0.0
 
-    def strides(self, operand: Operand, axis: Axis) -> tuple[int, ...]:
+    def is_spread(self, name: str, axis: Axis, state: _State) -> bool:
+        """True if the version of a value that has an axis innermost, its own or a copy, has its strides spread."""
+        own = axis == self.axis(name, state)
+        return ((self.storage.value(name) if own else name), axis) in state.spread
+
+    def strides(self, operand: Operand, axis: Axis, spread: bool) -> tuple[int, ...]:
         """Elements between neighbours along each axis of an operand in a layout."""
-        key = (operand.name, axis)
+        key = (operand.name, axis, spread)
         if key not in self._strides:
-            self._strides[key] = strides_in(operand, self.layout(operand, axis), self.storage.capacities)
+            layout = self.layout(operand.name, axis, spread)
+            self._strides[key] = strides_in(operand, layout, self.storage.capacities)
         return self._strides[key]
 
-    def layout(self, operand: Operand, axis: Axis) -> Layout | None:
-        """The layout of an operand with an axis innermost."""
-        return None if axis is None else innermost(operand.shape, axis, self.storage.capacities, self.host.lanes)
+    def layout(self, name: str, axis: Axis, spread: bool) -> Layout | None:
+        """The layout of a value with an axis innermost; None for row-major."""
+        type_, capacities = self.storage.values[name].type, self.storage.capacities
+        layout = None if axis is None else innermost(type_.shape, axis, capacities, self.host.lanes)
+        if not spread:
+            return layout
+        sizes = [evaluate(dim, capacities) for dim in type_.shape]
+        return spreading(layout or Layout.row_major(len(sizes)), sizes, type_.dtype.itemsize)
 
     def _conversion_cost(self, copy: tuple[str, Axis], state: _State) -> float:
         name, axis = copy
@@ -206,9 +227,13 @@ class _Search:
             kernel = conversion("copy", self.operands[name], f"{name}_copy", {}, self.storage.capacities)
             self._conversions[name] = Estimate(kernel, self.host)
         operand = self.operands[name]
-        strides = {name: self.strides(operand, self.axis(name, state)), f"{name}_copy": self.strides(operand, axis)}
+        own, wide = self.axis(name, state), self.is_spread(name, axis, state)
+        strides = {name: self.strides(operand, own, self.is_spread(name, own, state)),
+                   f"{name}_copy": self.strides(operand, axis, wide)}
         share = PREPARED if self.storage.owner(name) in self.steady else 1.0
-        return share * (CALL + self._conversions[name].cycles(strides))
+        moved = 2 * self.storage.nbytes(name)
+        streamed = moved / COPIED if moved > self.host.second_level else 0.0
+        return share * (CALL + self._conversions[name].cycles(strides) + streamed)
 
     # -- search ----------------------------------------------------------------------------------------------
 
@@ -251,12 +276,11 @@ class _Search:
                         changed = state.with_axis(owner, own).toggled((weights.name, axis))
                         yield changed, [*self._members(owner), weights.name]
 
-    def with_copies(self) -> _State:
-        """All row-major, with copies of what a contraction reads so badly that they pay for themselves at once.
+    def with_copies(self, state: _State) -> _State:
+        """A state and copies of what a contraction reads so badly that they pay for themselves at once.
 
         A short sum of products along both operands, say, whose columns had better be contiguous.
         """
-        state = _State()
         for kernel in self.kernels:
             cost, ideal = self.cheapest(kernel, state)[0], self.estimates[kernel.name].ideal
             if ideal is None or cost <= UNSUITED * ideal:
@@ -269,6 +293,21 @@ class _Search:
             if gain > max(LEAST_COPIED, (1 - 1 / UNSUITED) * cost):
                 state = best
         return state
+
+    def spread(self, state: _State) -> _State:
+        """The state with padding where that lowers the cost: of values that no view sees with other axes, of copies."""
+        total = self.total(state)
+        own = [(owner, self.axis(owner, state)) for owner in self.candidates if self._has_one_shape(owner)]
+        for version in (*own, *sorted(state.copies, key=str)):
+            changed = replace(state, spread=state.spread | {version})
+            names = [version[0]] if version in state.copies else self._members(version[0])
+            gain = self._part(state, names) - self._part(changed, names)
+            state, total = (changed, total - gain) if gain > LEAST_SPREAD * total else (state, total)
+        return state
+
+    def _has_one_shape(self, owner: str) -> bool:
+        values = self.storage.values
+        return len({values[name].type.shape for name in values if self.storage.value(name) == owner}) == 1
 
     def _better(self, state: _State, total: float, changed: _State, names: list[str]) -> tuple[_State, float]:
         """The changed state and its cost if it is cheaper; only kernels and copies of `names` differ in cost."""
@@ -304,7 +343,7 @@ class _Applied:
     def __init__(self, search: _Search, state: _State) -> None:
         self.search, self.state, self.storage = search, state, search.storage
         self.copies: dict[tuple[str, Axis], str] = {}
-        for owner in state.axes:
+        for owner in search.candidates:
             for name in self._names_of(owner):
                 self._enter(name, search.axis(name, state))
         region = search.region
@@ -315,14 +354,9 @@ class _Applied:
         return [name for name in self.storage.values if self.storage.value(name) == owner]
 
     def _enter(self, name: str, axis: Axis) -> None:
-        layout = self._layout(name, axis)
+        layout = self.search.layout(name, axis, self.search.is_spread(name, axis, self.state))
         if layout is not None:
             self.storage.layouts[name] = layout
-
-    def _layout(self, name: str, axis: Axis) -> Layout | None:
-        shape = self.storage.values[name].type.shape
-        capacities, lanes = self.storage.capacities, self.search.host.lanes
-        return None if axis is None else innermost(shape, axis, capacities, lanes)
 
     def _rewritten(self, kernel: Kernel) -> Kernel:
         _, axes = self.search.cheapest(kernel, self.state)
@@ -330,7 +364,7 @@ class _Applied:
         for operand, axis in zip(kernel.operands, axes, strict=True):
             own = axis == self.search.axis(operand.name, self.state)
             names[operand.name] = operand.name if own else self._copy(operand.name, axis)
-            layout = self._layout(operand.name, axis)
+            layout = self.storage.layouts.get(names[operand.name])
             if layout is not None:
                 layouts[names[operand.name]] = layout
         return laid_out(rename_operands(kernel, names), layouts)
@@ -340,7 +374,9 @@ class _Applied:
         if (name, axis) not in self.copies:
             target = self.storage.add(f"{name}_laid", self.storage.values[name].type)
             self.storage.home[target] = self.search.region
-            self._enter(target, axis)
+            layout = self.search.layout(name, axis, self.search.is_spread(name, axis, self.state))
+            if layout is not None:
+                self.storage.layouts[target] = layout
             self.copies[name, axis] = target
         return self.copies[name, axis]
 
@@ -361,4 +397,14 @@ class _Applied:
         for (name, inner), target in self.copies.items():
             where = "row-major" if inner is None else f"with axis {inner} innermost"
             told.append(f"layout: {target} is a copy of {name}, {where}, for kernels that read it so")
-        return tuple(told)
+        return (*told, *self._told_of_padding())
+
+    def _told_of_padding(self) -> Iterator[str]:
+        """What is padded, and what it would cost not to."""
+        for name, axis in sorted(self.state.spread, key=str):
+            target = self.copies.get((name, axis), name)
+            layout, dims = self.storage.layouts[target], [str(dim) for dim in self.storage.values[target].type.shape]
+            without = replace(self.state, spread=self.state.spread - {(name, axis)})
+            share = self.search.total(without) / self.search.total(self.state)
+            yield (f"layout: {target} is padded, {layout.text(dims)}: without, tiles would wait for lines that compete "
+                   f"for few places of the caches, and a step is estimated to take {share:.1%}")

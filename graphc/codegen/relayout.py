@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.analysis import bound_axes, sizes_in_memory
+from graphc.codegen.analysis import bound_axes, size_in_memory
 from graphc.codegen.lower import copy_kernel
 from graphc.ir.dims import Dim, evaluate, symbols
 from graphc.kernel.compose import change_expressions
@@ -21,13 +20,15 @@ def innermost(shape: Sequence[Dim], axis: int, capacities: Mapping[str, int], la
     """The layout with one axis innermost and the others in order; a runtime extent is padded to whole vectors."""
     order = (*(k for k in range(len(shape)) if k != axis), axis)
     padding = -evaluate(shape[axis], capacities) % lanes if symbols(shape[axis]) else 0
-    return Layout(order, padding=padding)
+    return Layout(order, padding=(*(0 for _ in order[1:]), padding))
 
 
 def laid_out(kernel: Kernel, layouts: Mapping[str, Layout]) -> Kernel:
     """The kernel with operands in layouts without splits, its loops in the order of memory."""
     if not any(o.name in layouts for o in kernel.operands):
         return kernel
+    if all(layouts[o.name] == _padded(o, layouts[o.name].padding) for o in kernel.operands if o.name in layouts):
+        return replace(kernel, operands=tuple(_moved_operand(o, layouts.get(o.name)) for o in kernel.operands))
 
     def moved(operand: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
         layout = layouts.get(operand)
@@ -49,6 +50,11 @@ def laid_out(kernel: Kernel, layouts: Mapping[str, Layout]) -> Kernel:
         stages.append(_with_ordered_reduction(replace(changed, stores=stores)))
     operands = tuple(_moved_operand(o, layouts.get(o.name)) for o in kernel.operands)
     return _with_ordered_space(replace(kernel, operands=operands, stages=tuple(stages)))
+
+
+def _padded(operand: Operand, padding: tuple[int, ...]) -> Layout:
+    """The row-major layout of an operand with padding."""
+    return Layout(tuple(range(len(operand.shape))), padding=padding)
 
 
 def _moved_operand(operand: Operand, layout: Layout | None) -> Operand:
@@ -130,7 +136,7 @@ def _walks_backwards(kernel: Kernel, stage: Stage, axis: str) -> bool:
     for load in {load: None for a in stage.accumulates for e in a.exprs for load in loads(e)}:
         signs = {t[1] > 0 for i in load.index if isinstance(i, Affine) for t in i.terms if t[0] == axis}
         if signs:
-            size = math.prod(sizes_in_memory(kernel.operand(load.operand), kernel.capacities))
+            size = size_in_memory(kernel.operand(load.operand), kernel.capacities)
             found.append((size, load.operand, signs == {False}))
     return max(found, default=(0, "", False))[2]
 

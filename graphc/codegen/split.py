@@ -22,7 +22,7 @@ from graphc.codegen.analysis import (
     is_runtime,
     kernel_loads,
     largest_extent,
-    sizes_in_memory,
+    size_in_memory,
 )
 from graphc.codegen.choose import parallel_axis, unevenness
 from graphc.codegen.contraction import Contraction, best_plan, contractions
@@ -228,7 +228,7 @@ def _indices(kernel: Kernel, operand: str) -> list[Index]:
 
 
 def _bytes(operand: Operand, kernel: Kernel) -> int:
-    return operand.dtype.itemsize * math.prod(sizes_in_memory(operand, kernel.capacities))
+    return operand.dtype.itemsize * size_in_memory(operand, kernel.capacities)
 
 
 def _piece_of(axis: Axis, piece: str, size: int, first: int) -> Axis:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.analysis import index_depends, sizes_in_memory
+from graphc.codegen.analysis import index_depends, size_in_memory, strides
 from graphc.codegen.build import CompiledKernel, compile_kernel
 from graphc.codegen.choose import choose
 from graphc.codegen.host import Host, host
@@ -27,7 +27,7 @@ from graphc.ir.buffers import address, aligned_zeros
 from graphc.ir.dims import evaluate
 from graphc.kernel import interpret
 from graphc.kernel.expr import Affine, Const
-from graphc.kernel.form import Axis, Kernel, Stage, Store
+from graphc.kernel.form import Axis, Kernel, Operand, Stage, Store
 from graphc.runtime.loader import load
 from graphc.runtime.timing import ROUNDS, SAMPLE_SECONDS
 from graphc.tuning import measure
@@ -125,17 +125,24 @@ def _timed(row: Row, measured_on: Host, sample: float, seed: int) -> tuple[str, 
 # ---- is it right? ---------------------------------------------------------------------------------------------------
 
 
+def _elements(memory: np.ndarray, operand: Operand, form: Kernel) -> np.ndarray:
+    """An operand's elements in its memory, without the padding."""
+    shape = tuple(evaluate(dim, form.capacities) for dim in operand.shape)
+    steps = [step * memory.itemsize for step in strides(operand, form.capacities)]
+    return np.lib.stride_tricks.as_strided(memory, shape, steps)
+
+
 def check_kernel(kernel: CompiledKernel, seed: int = 0) -> None:
     """Compare what the machine code stores at sampled points with the interpreter in float64.
 
     Raises CompileError, naming the kernel and the schedule, where they differ by more than rounding.
     """
     form, rng = kernel.form, np.random.default_rng(seed)
-    memory = {o.name: aligned_zeros(sizes_in_memory(o, form.capacities), o.dtype) for o in form.operands}
+    memory = {o.name: aligned_zeros((size_in_memory(o, form.capacities),), o.dtype) for o in form.operands}
     for operand in form.operands:
         if operand.dtype.is_float:
             memory[operand.name][...] = rng.uniform(-1, 1, memory[operand.name].shape)
-    exact = {o.name: memory[o.name][tuple(slice(evaluate(d, form.capacities)) for d in o.shape)] for o in form.operands}
+    exact = {o.name: _elements(memory[o.name], o, form) for o in form.operands}
     counts = {name: form.capacities[name] for name in form.runtime_extents}
     part = sampled(form, rng)
     given = {o.name: exact[o.name] for o in form.operands if o.role != "out"}

@@ -1,7 +1,7 @@
 """The kernel form: a map-reduce over an affine box. Its grammar, before any class:
 
     Kernel   = name, Operand*, space Axis*, Stage*
-    Operand  = name : dtype [shape] + padding, role in | out | inout, init?   # init: fill before the kernel runs
+    Operand  = name : dtype [shape] + padding*, role in | out | inout, init?  # init: fill before the kernel runs
     Axis     = name, lower Bound*, upper Bound*, sequential?           # max(lower) <= axis < min(upper)
     Bound    = Affine over outer axes | Table(outer axis, integers)
     Stage    = space Axis*, reduce Axis*, Let*, Accumulate*, Let*, Store*
@@ -73,7 +73,8 @@ class Axis:
 class Operand:
     """A tensor that the kernel reads (`in`), writes (`out`) or both (`inout`).
 
-    padding: unused elements of memory after each row (the last axis), which a kernel may overwrite with anything.
+    padding: elements of memory that are unused after all indices of an axis, for each axis; () stands for none. The
+    last number is that after each row. A kernel may overwrite them with anything.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Operand:
     shape: tuple[Dim, ...]
     role: str = "in"
     init: float | None = None
-    padding: int = 0
+    padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

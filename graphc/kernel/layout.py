@@ -1,7 +1,9 @@
 """Memory layouts as data: where the element of a tensor with a given index lies.
 
-A layout splits some axes, permutes the resulting parts, and pads the rows (the innermost part) of what comes out:
-`[f/64][n][f%64]` keeps panels of 64 columns, each panel row by row. Split axes are filled up to whole panels.
+A layout splits some axes, permutes the resulting parts, and may leave memory unused after any of them:
+`[f/64][n][f%64]` keeps panels of 64 columns, each panel row by row; `[c][y]+16[x]+32` has 32 elements between rows
+and 16 more between planes, so that neither starts at a multiple of a power of two. Split axes are filled up to whole
+panels.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ class Layout:
 
     splits: (axis, size) pairs; an axis named once is split into `index // size` and `index % size`, an axis named
     again (with a size that divides the one before) has its last part split further. permutation: the order in
-    memory, outermost first, of all parts (axis by axis, outer parts first). padding: unused elements after each row.
-    Raises ShapeError if permutation or splits are not consistent.
+    memory, outermost first, of all parts (axis by axis, outer parts first). padding: unused elements after all of a
+    part's indices, for each part in memory order; empty stands for none at all.
+    Raises ShapeError if permutation, splits or padding are not consistent.
     """
 
     permutation: tuple[int, ...]
     splits: tuple[tuple[int, int], ...] = ()
-    padding: int = 0
+    padding: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         rank = len(self.permutation) - len(self.splits)
@@ -52,8 +55,10 @@ class Layout:
             last[axis] = size
         if tuple(sorted(self.splits, key=lambda s: s[0])) != self.splits:
             raise ShapeError(f"layout splits {self.splits} are not sorted by axis")
-        if self.padding < 0:
-            raise ShapeError(f"layout padding {self.padding} is negative")
+        if len(self.padding) not in (0, len(self.permutation)) or min(self.padding, default=0) < 0:
+            raise ShapeError(f"layout padding {self.padding} is not a number of elements for each part")
+        if not any(self.padding):
+            object.__setattr__(self, "padding", ())
 
     @staticmethod
     def row_major(rank: int) -> Layout:
@@ -84,17 +89,18 @@ class Layout:
 
     def strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Elements between neighbours along each part, in memory order."""
-        sizes = self.part_sizes(shape)
-        steps = [1] * len(sizes)
-        for k in range(len(sizes) - 2, -1, -1):
-            row = sizes[k + 1] + (self.padding if k == len(sizes) - 2 else 0)
-            steps[k] = steps[k + 1] * row
-        return tuple(steps)
+        return self._steps(shape)[1:]
 
     def size(self, shape: Sequence[int]) -> int:
         """Elements of memory for a tensor of this shape, filling and padding counted."""
-        *outer, row = (*self.part_sizes(shape),) or (1,)
-        return math.prod(outer) * (row + self.padding)
+        return self._steps(shape)[0]
+
+    def _steps(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The elements that all of a layout takes, then from an index of each part to the next."""
+        sizes, steps = self.part_sizes(shape), [1]
+        for size, unused in zip(reversed(sizes), reversed(self.padding or (0,) * len(sizes)), strict=True):
+            steps.append(steps[-1] * size + unused)
+        return tuple(reversed(steps))
 
     def nbytes(self, shape: Sequence[int], itemsize: int) -> int:
         """Bytes of memory for a tensor of this shape."""
@@ -122,25 +128,27 @@ class Layout:
         ]
         whole = np.zeros(filled, array.dtype)
         whole[tuple(slice(0, n) for n in array.shape)] = array
-        parts = whole.reshape(by_part).transpose(self.permutation)
-        row = sizes[-1] if sizes else 1
-        rows = np.zeros((*sizes[:-1], row + self.padding), array.dtype)
-        rows[..., :row] = parts
-        return rows.reshape(-1)
+        buffer = np.zeros(self.size(array.shape), array.dtype)
+        self._view(buffer, array.shape)[...] = whole.reshape(by_part).transpose(self.permutation)
+        return buffer
 
     def unpack(self, buffer: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         """The tensor of shape `shape` in a flat array: the inverse of `pack`. Raises ShapeError for a wrong size."""
         if buffer.shape != (self.size(shape),):
             raise ShapeError(f"layout {self} of {list(shape)} takes {self.size(shape)} elements, not {buffer.shape}")
         sizes = self.part_sizes(shape)
-        row = sizes[-1] if sizes else 1
-        parts = buffer.reshape(*sizes[:-1], row + self.padding)[..., :row].reshape(sizes)
+        parts = self._view(buffer, shape)
         by_axis = parts.transpose(np.argsort(self.permutation)) if sizes else parts
         lengths = [
             math.prod(sizes[self.permutation.index(k)] for k, part in enumerate(self.parts) if part.axis == axis)
             for axis in range(self.rank)
         ]
         return by_axis.reshape(lengths)[tuple(slice(0, n) for n in shape)].copy()
+
+    def _view(self, buffer: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+        """A flat buffer with an axis for each part, in memory order."""
+        steps = [step * buffer.itemsize for step in self.strides(shape)]
+        return np.lib.stride_tricks.as_strided(buffer, self.part_sizes(shape), steps)
 
     def transposed(self, axes: Sequence[int]) -> Layout:
         """The layout of `array.transpose(axes)` that lies in memory just as `array` in this layout does."""
@@ -164,14 +172,14 @@ class Layout:
         in_memory = [wanted[k] for k in other.permutation]
         splits = _splits_of(wanted)
         plain = Layout(tuple(range(len(wanted))), splits)
-        position = {part: k for k, part in enumerate(plain.parts)}
-        return Layout(tuple(position[part] for part in in_memory), splits, other.padding)
+        return Layout(_places(in_memory, plain), splits, other.padding)
 
     def text(self, axes: Sequence[str]) -> str:
-        """`[f/64][n][f%64]+16`: parts in memory order, with the names of the axes, then the padding."""
+        """`[f/64]+16[n][f%64]`: parts in memory order, with the names of the axes and what is unused after each."""
         parts = [self.parts[k] for k in self.permutation]
-        padding = f"+{self.padding}" if self.padding else ""
-        return "".join(f"[{_part_text(part, axes[part.axis])}]" for part in parts) + padding
+        unused = [f"+{count}" if count else "" for count in self.padding or [0] * len(parts)]
+        texts = [f"[{_part_text(part, axes[part.axis])}]" for part in parts]
+        return "".join(text + after for text, after in zip(texts, unused, strict=True))
 
     def __str__(self) -> str:
         return self.text([f"a{k}" for k in range(self.rank)])
@@ -180,6 +188,14 @@ class Layout:
 def _splits_of(parts: Iterable[Part]) -> tuple[tuple[int, int], ...]:
     """The splits that make these parts: each part but an axis' outermost one begins at a split."""
     return tuple(sorted(((p.axis, p.divisor * p.modulus) for p in parts if p.modulus), key=lambda s: (s[0], -s[1])))
+
+
+def _places(parts: Iterable[Part], plain: Layout) -> tuple[int, ...]:
+    """Where parts stand among those of a layout in order; parts of length 1 may occur more than once."""
+    free: dict[Part, list[int]] = {}
+    for place, part in enumerate(plain.parts):
+        free.setdefault(part, []).append(place)
+    return tuple(free[part].pop(0) if free.get(part) else -1 for part in parts)
 
 
 def _part_text(part: Part, name: str) -> str:
@@ -199,11 +215,11 @@ def _part_of(outer: Part, inner: Part, first: Layout, second: Layout) -> Part:
 
 def parse_layout(text: str, axes: Sequence[str]) -> Layout:
     """The layout that `Layout.text(axes)` printed. Raises ParseError with the column of what is wrong."""
-    match = re.fullmatch(r"((?:\[[^\]]*\])*)(?:\+(\d+))?", text)
-    if match is None:
+    if re.fullmatch(r"(\[[^\]]*\](\+\d+)?)*", text) is None:
         raise ParseError(f"line 1, column 1: {text!r} is no layout such as '[f/64][n][f%64]+16'")
-    parts = []
-    for found in re.finditer(r"\[([^\]]*)\]", match.group(1)):
+    parts, padding = [], []
+    for found in re.finditer(r"\[([^\]]*)\](?:\+(\d+))?", text):
+        padding.append(int(found.group(2) or 0))
         part = re.fullmatch(r"(\w+)(?:/(\d+))?(?:%(\d+))?", found.group(1))
         if part is None or part.group(1) not in axes:
             raise ParseError(f"line 1, column {found.start() + 2}: {found.group(1)!r} is no part of {', '.join(axes)}")
@@ -211,7 +227,7 @@ def parse_layout(text: str, axes: Sequence[str]) -> Layout:
     splits = _splits_of(parts)
     try:
         plain = Layout(tuple(range(len(parts))), splits)
-        layout = Layout(tuple(plain.parts.index(part) for part in parts), splits, int(match.group(2) or 0))
+        layout = Layout(_places(parts, plain), splits, tuple(padding))
     except ValueError as error:  # ShapeError too: parts that do not make up their axes
         raise ParseError(f"line 1, column 1: the parts of {text!r} do not make up axes {', '.join(axes)}") from error
     if layout.rank != len(axes):

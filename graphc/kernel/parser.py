@@ -100,13 +100,27 @@ class _Parser:
             name = cursor.name("an operand's name")
             cursor.expect(":")
             dtype, shape = self.dtype(), self.shape()
-            padding = cursor.integer() if cursor.accept("+") else 0
+            padding = self.padding(len(shape)) if cursor.accept("+") else ()
             init = self.number() if cursor.accept("init") else None
             found.append(Operand(name, dtype, shape, marked or role, init, padding))
             if not cursor.accept(","):
                 break
         cursor.expect(")")
         return found
+
+    def padding(self, rank: int) -> tuple[int, ...]:
+        """Of rows (a number), or of each axis (a list of numbers)."""
+        cursor, offset = self.cursor, self.cursor.token.offset
+        if not cursor.accept("["):
+            found = [0] * (rank - 1) + [cursor.integer()]
+        else:
+            found = [cursor.integer()]
+            while cursor.accept(","):
+                found.append(cursor.integer())
+            cursor.expect("]")
+        if len(found) != rank:
+            raise cursor.error(f"there are {len(found)} numbers of padding for {rank} axes", offset)
+        return tuple(found) if any(found) else ()
 
     def capacities(self) -> dict[str, int]:
         found: dict[str, int] = {}

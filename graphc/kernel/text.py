@@ -85,8 +85,15 @@ def _head(kernel: Kernel) -> str:
 
 def _operand(operand: Operand, role: str) -> str:
     init = "" if operand.init is None else f" init {_number(operand.init)}"
-    padding = f"+{operand.padding}" if operand.padding else ""
-    return f"{role}{operand.name}: {operand.dtype}{format_shape(operand.shape)}{padding}{init}"
+    return f"{role}{operand.name}: {operand.dtype}{format_shape(operand.shape)}{_padding(operand)}{init}"
+
+
+def _padding(operand: Operand) -> str:
+    """`+11` after each row, `+[0,16,32,0]` after all indices of each axis."""
+    if not any(operand.padding):
+        return ""
+    *outer, row = operand.padding
+    return f"+[{','.join(map(str, operand.padding))}]" if any(outer) else f"+{row}"
 
 
 def _number(value: float) -> str:

@@ -87,8 +87,9 @@ def _check_operand(operand: Operand) -> None:
             raise VerifyError(f"operand {operand.name!r} is {operand.role}: `init` would overwrite what it holds")
         if operand.init != operand.init or (not operand.dtype.is_float and not float(operand.init).is_integer()):
             raise VerifyError(f"operand {operand.name!r}: init {operand.init} is no value of {operand.dtype}")
-    if operand.padding < 0 or (operand.padding and not operand.shape):
-        raise VerifyError(f"operand {operand.name!r} has a padding of {operand.padding} elements and no rows to pad")
+    if len(operand.padding) not in (0, len(operand.shape)) or min(operand.padding, default=0) < 0:
+        raise VerifyError(f"operand {operand.name!r} has the padding {operand.padding}, which is no number of elements "
+                          f"for each axis of {format_shape(operand.shape)}")
     for dim in operand.shape:
         if isinstance(dim, int) and dim < 0:
             raise VerifyError(f"operand {operand.name!r} has a negative dimension in {format_shape(operand.shape)}")

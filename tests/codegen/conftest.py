@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from graphc.codegen.analysis import sizes_in_memory
+from graphc.codegen.analysis import size_in_memory, strides
 from graphc.codegen.choose import choose
 from graphc.codegen.cpu import emit
 from graphc.codegen.host import host
@@ -47,10 +46,12 @@ class CompiledKernel:
         """Outputs at their exact shapes. Buffers have their capacity, rubbish behind the counts, and margins."""
         form, buffers, margins = self.form, {}, []
         for operand in form.operands:
-            capacity = sizes_in_memory(operand, form.capacities)
+            capacity = tuple(evaluate(dim, form.capacities) for dim in operand.shape)
             exact = tuple(slice(evaluate(d, counts)) for d in operand.shape)
-            whole = np.full(math.prod(capacity) + 2 * MARGIN, _rubbish(operand), operand.dtype.numpy)
-            buffer = whole[MARGIN : len(whole) - MARGIN].reshape(capacity)
+            size = size_in_memory(operand, form.capacities)
+            whole = np.full(size + 2 * MARGIN, _rubbish(operand), operand.dtype.numpy)
+            steps = [step * whole.itemsize for step in strides(operand, form.capacities)]
+            buffer = np.lib.stride_tricks.as_strided(whole[MARGIN : MARGIN + size], capacity, steps)
             if operand.role != "out":
                 buffer[exact] = inputs[operand.name]
             buffers[operand.name] = (buffer, exact)

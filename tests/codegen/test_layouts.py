@@ -74,7 +74,7 @@ def test_layouts_can_be_switched_off() -> None:
 def test_perceptrons_stay_row_major(sizes: tuple[int, ...]) -> None:
     layers = [layer for i, o in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]
     program = training(nn.Sequential(*layers[:-1]), sizes[:1], 64)
-    assert not any(b.layout for b in program.plan.buffers)
+    assert all(b.layout.startswith("[N]") for b in program.plan.buffers if b.layout)  # padding aside
 
 
 def inference(model: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> gc.Program:

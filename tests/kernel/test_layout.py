@@ -25,7 +25,8 @@ def layouts(draw: st.DrawFn, rank: int | None = None, padded: bool = True) -> La
         splits += [(axis, size) for size in sizes]
     parts = rank + len(splits)
     order = draw(st.permutations(range(parts)))
-    return Layout(tuple(order), tuple(splits), draw(st.integers(0, 3)) if padded else 0)
+    padding = draw(st.lists(st.integers(0, 3), min_size=parts, max_size=parts)) if padded else ()
+    return Layout(tuple(order), tuple(splits), tuple(padding))
 
 
 @st.composite
@@ -50,11 +51,25 @@ def test_panels_of_64_columns() -> None:
 
 
 def test_padded_rows() -> None:
-    padded = Layout((0, 1), padding=16)
+    padded = Layout((0, 1), padding=(0, 16))
     assert str(padded) == "[a0][a1]+16"
     assert padded.strides((4, 1024)) == (1040, 1)
     assert padded.size((4, 1024)) == 4 * 1040
     assert Layout((1, 0)).strides((4, 1024)) == (4, 1)
+    assert Layout((0, 1), padding=(0, 0)) == Layout.row_major(2)
+
+
+def test_padding_after_any_part() -> None:
+    """Rows 32 elements apart and planes 16 more: `padding` counts elements, not rows."""
+    planes = Layout((1, 2, 3, 0), padding=(0, 16, 32, 5))
+    shape = (27, 3, 4, 8)  # [N, C, H, W] with 27 images innermost
+    assert planes.text("ncyx") == "[c][y]+16[x]+32[n]+5"
+    assert planes.strides(shape) == (4 * (8 * 32 + 32) + 16, 8 * 32 + 32, 32, 1)
+    assert planes.size(shape) == 3 * planes.strides(shape)[0]
+    assert parse_layout("[c][y]+16[x]+32[n]+5", "ncyx") == planes
+    assert planes.transposed((1, 2, 3, 0)) == Layout((0, 1, 2, 3), padding=(0, 16, 32, 5))
+    panels = Layout((1, 0, 2), ((1, 64),), (0, 16, 0))
+    assert panels.text(("n", "f")) == "[f/64][n]+16[f%64]" and panels.strides((128, 784)) == (128 * 64 + 16, 64, 1)
 
 
 @given(layouts_with_shapes())
@@ -84,6 +99,13 @@ def test_transposed_tensors_lie_in_the_same_memory(case: tuple[Layout, tuple[int
     np.testing.assert_array_equal(layout.transposed(axes).pack(x.transpose(axes)), layout.pack(x))
 
 
+def test_composition_of_parts_of_length_one() -> None:
+    first, second = Layout((0, 1, 2), ((0, 4), (0, 4))), Layout((0, 1, 2, 3, 4), ((2, 4), (2, 2)))
+    x = np.arange(10)
+    one_by_one = second.pack(first.pack(x).reshape(first.part_sizes(x.shape)))
+    np.testing.assert_array_equal(first.then(second).pack(x), one_by_one)
+
+
 @given(st.data())
 def test_composition(data: st.DataObject) -> None:
     first = data.draw(layouts(padded=False))
@@ -103,7 +125,7 @@ def test_composition(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [((0, 0),), ((1, 2),), ((0, 1), ((1, 4),)[:1] * 3), ((0, 1), ((1, 4),)), ((0, 1, 2), ((0, 0),)),
-     ((0, 1, 2), ((0, 3), (0, 2))), ((0, 1, 2, 3), ((1, 2), (0, 2))), ((0,), (), -1)],
+     ((0, 1, 2), ((0, 3), (0, 2))), ((0, 1, 2, 3), ((1, 2), (0, 2))), ((0,), (), (-1,)), ((0, 1), (), (1,))],
 )  # fmt: skip
 def test_inconsistent_layouts(arguments: tuple) -> None:
     with pytest.raises(ShapeError):
@@ -118,7 +140,7 @@ def test_wrong_use() -> None:
     with pytest.raises(ShapeError, match="takes 576 elements"):
         PANELS.unpack(np.zeros(5), (3, 130))
     with pytest.raises(ShapeError, match="another rank, or the first one is padded"):
-        Layout((0,), padding=1).then(Layout((0,)))
+        Layout((0,), padding=(1,)).then(Layout((0,)))
     with pytest.raises(ShapeError, match="no permutation"):
         PANELS.transposed((0, 0))
 
