@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Options:
     ) -> Options:
         """Options as users write them. Raises InputError for values that are none."""
         return Options(
-            (without,) if isinstance(without, str) else tuple(without),
+            _without(without),
             None if memory_limit is None else parse_bytes(memory_limit),
             _schedules({} if schedules is None else schedules),
             checked_tune(tune),
@@ -53,6 +53,14 @@ def checked_tune(tune: Any) -> bool:
     if not isinstance(tune, bool):
         raise InputError(f"tune must be True (measure schedules of kernels) or False, got {tune!r}")
     return tune
+
+
+def _without(given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"without must name passes, ['fold', 'layouts'], got {given!r}")
+    return names
 
 
 def _schedules(given: Any) -> tuple[tuple[str, Schedule], ...]:

@@ -84,3 +84,9 @@ def test_what_is_no_schedule_is_refused(schedules: Any, message: str) -> None:
 def test_what_no_kernel_can_do_is_refused(schedules: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
         compiled(schedules=schedules)
+
+
+@pytest.mark.parametrize("without", [3, [3], None, [None]])
+def test_passes_are_left_out_by_name(without: Any) -> None:
+    with pytest.raises(InputError, match="without must name passes"):
+        compiled(without=without)
