@@ -99,6 +99,19 @@ _MODULES = {
 }
 
 
+# What other libraries have under names that users try here.
+_ELSEWHERE = {
+    "tensor": "write gc.constant(value); parameters are gc.param, and data are NumPy arrays given to each call",
+    "Tensor": "declare inputs with gc.input; data are NumPy arrays given to each call",
+    "cat": "write gc.concatenate(parts, axis=0)",
+    "mm": "write a @ b",
+    "bmm": "write a @ b",
+    "no_grad": "gradients are taken only where gc.grad asks for them",
+    "function": "write gc.compile(inputs, outputs)",
+    "jit": "write gc.compile(inputs, outputs)",
+}
+
+
 def __getattr__(name: str) -> Any:
     value = _find(name)
     globals()[name] = value  # so the next use is an ordinary attribute
@@ -117,4 +130,7 @@ def _find(name: str) -> Any:
             there, _, public = entry.partition("=")
             if name == (public or there):
                 return getattr(import_module(module), there)
-    raise import_module("graphc.errors").no_attribute("graphc", name, __all__, "dir(graphc) lists what there is")
+    no_attribute = import_module("graphc.errors").no_attribute
+    if name in _ELSEWHERE:
+        raise no_attribute("graphc", name, (), _ELSEWHERE[name])
+    raise no_attribute("graphc", name, __all__, "dir(graphc) lists what there is")

@@ -52,6 +52,17 @@ __all__ = [
 ]  # fmt: skip
 
 
+# What other libraries have under names that users try here.
+_ELSEWHERE = {
+    "Dense": "write nn.Linear(in_features, out_features)",
+    "CrossEntropyLoss": "losses are functions, gc.cross_entropy, or names, model.compile(loss='cross_entropy')",
+    "MSELoss": "losses are functions, gc.mse_loss, or names, model.compile(loss='mse')",
+    "Parameter": "write gc.param(name, shape)",
+}
+
+
 def __getattr__(name: str) -> NoReturn:
+    if name in _ELSEWHERE:
+        raise no_attribute("graphc.nn", name, (), _ELSEWHERE[name])
     note = "dir(graphc.nn) lists what there is; a layer of your own is a class with forward (nn.Module)"
     raise no_attribute("graphc.nn", name, __all__, note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,19 @@ from graphc.train.summary import summary_table
 from graphc.train.trainer import Trainer
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_MODE = "fit trains, evaluate and predict do not; for a step of your own call it in `with nn.trace(model, train=True):`"
+# What other libraries' modules have under names that users try here.
+ELSEWHERE = {
+    "train": _MODE,
+    "eval": _MODE,
+    "zero_grad": "gradients are not kept from step to step; fit trains, or gc.grad(loss, model.parameters())",
+    "backward": "gradients are symbols: gc.grad(loss, model.parameters())",
+    "to": "a program has a target, gc.compile(..., target=...); parameters are float32",
+    "cuda": "a program has a target: gc.compile(..., target=...)",
+    "cpu": "a program has a target: gc.compile(..., target=...)",
+    "train_on_batch": "write model.fit(x, y, epochs=1), or gc.compile a step of your own",
+}
 
 
 class LoadResult(NamedTuple):
@@ -68,8 +81,19 @@ class Module:
         boundary = Module.__call__.__code__
         with origin.trace(module=session.path_of(self), constructed=self._constructed, boundary=boundary):
             result = self.forward(*inputs, **options)
+            if result is None:
+                name = type(self).__name__
+                raise DefinitionError(f"{name}.forward returned None; end it with `return ...` of its outputs")
         session.results[self] = result
         return result
+
+    if not TYPE_CHECKING:  # a type checker would take every attribute to exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in ELSEWHERE:
+                about = f"{type(self).__name__} has no attribute {name!r}: {ELSEWHERE[name]}"
+                raise AttributeError(about, name=name, obj=self)
+            object.__getattribute__(self, name)  # raises what was raised, a property's own AttributeError too
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Module:
         """A module with parameters of its own; programs and the optimiser stay behind."""

@@ -29,6 +29,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         (gc, "conv2D", "did you mean conv2d"),
         (gc, "reduce_sum_of_all", "dir.graphc. lists what there is"),
+        (gc, "cat", "gc.concatenate"),
+        (gc, "Tensor", "gc.input"),
+        (gc.nn, "Dense", "nn.Linear"),
+        (gc.nn, "CrossEntropyLoss", "gc.cross_entropy"),
         (gc.nn, "Liner", "did you mean Linear"),
         (gc.nn, "relu", "did you mean ReLU"),
         (gc.nn, "Transformer", "a layer of your own is a class with forward"),

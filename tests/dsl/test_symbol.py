@@ -168,6 +168,12 @@ def test_symbols_do_not_change_and_have_no_text_of_numbers(x) -> None:
         ("grad", "gc.grad(loss, x)"),
         ("detach", "gc.stop_gradient(x)"),
         ("value", "only parameters and state"),
+        ("t", "x.T"),
+        ("dim", "x.ndim"),
+        ("unsqueeze", "gc.expand_dims(x, axis)"),
+        ("flatten", "x.ravel()"),
+        ("float", "x.astype('float32')"),
+        ("cuda", "gc.compile(..., target=...)"),
     ],
 )
 def test_attributes_of_other_libraries_tensors(name, advice, x) -> None:

@@ -191,6 +191,38 @@ def test_a_module_without_forward_says_so() -> None:
         nn.ModuleList()(gc.input("x", (3,)))
 
 
+def test_a_forward_without_return_says_so() -> None:
+    class Silent(nn.Module):
+        def forward(self, x: gc.Symbol) -> None:
+            gc.relu(x)
+
+    with pytest.raises(DefinitionError, match=r"Silent.forward returned None; end it with `return"):
+        nn.Sequential(Silent())(gc.input("x", (3,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("train", "fit trains"), ("eval", "predict do not"), ("zero_grad", "gc.grad"), ("to", "target")],
+)
+def test_methods_of_other_libraries_modules(name: str, advice: str) -> None:
+    layer = nn.Linear(3, 2)
+    with pytest.raises(AttributeError, match=f"Linear has no attribute '{name}': .*{advice}"):
+        getattr(layer, name)
+    assert not hasattr(layer, name)
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'unheard_of'"):
+        layer.unheard_of  # noqa: B018
+
+
+def test_an_attribute_error_in_a_property_is_not_hidden() -> None:
+    class Wrong(nn.Module):
+        @property
+        def width(self) -> int:
+            return self.missing.width
+
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        Wrong().width  # noqa: B018
+
+
 def test_repr_shows_the_tree() -> None:
     assert repr(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))) == (
         "Sequential(\n  (0): Linear(3, 2, bias=True)\n  (1): Dropout(p=0.1)\n)"
