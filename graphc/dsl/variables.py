@@ -279,12 +279,17 @@ def _restored(
 def _initialiser(init: Initialiser | Any, default: Initialiser) -> Initialiser:
     if init is None:
         return default
+    if isinstance(init, str):
+        raise InputError(f"init={init!r} is no initialiser; give one of gc.init, such as gc.init.glorot_uniform()")
     return init if callable(init) else initialisers.constant(init)
 
 
 def _type(name: str, shape: Sequence[int | str | Poly], dtype: str | DType | type) -> TensorType:
     if isinstance(shape, (int, str, Poly)):
         raise ShapeError(f"{name!r}: the shape must be a tuple, got {shape!r}; write ({shape!r},)")
+    if isinstance(shape, np.ndarray) and (shape.ndim != 1 or shape.dtype.kind not in "iu"):
+        given = f"an array of {shape.dtype} {format_shape(shape.shape)}"
+        raise ShapeError(f"{name!r}: the shape must be a tuple, got {given}; elements are given as init=")
     return TensorType(as_dtype(dtype), tuple(as_dim(d) for d in shape))
 
 

@@ -63,6 +63,14 @@ def test_value_is_a_copy_and_assignment_counts_versions() -> None:
     assert w.version == 1 and w.value.tolist() == [3, 4]
 
 
+def test_elements_and_names_that_are_no_shape_or_initialiser() -> None:
+    with pytest.raises(ShapeError, match=r"'w': the shape must be a tuple, got an array of float64 \[2,3\]; .* init="):
+        gc.param("w", np.ones((2, 3)))
+    with pytest.raises(InputError, match=r"init='xavier' is no initialiser; give one of gc.init"):
+        gc.param("w", (2, 3), init="xavier")
+    assert gc.param("w", np.array([2, 3])).shape == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("dtype", "value", "words"),
     [
