@@ -48,7 +48,8 @@ def _convolution(name: str, rank: int, x: Operand, weight: Operand, bias: Operan
     if taken != each:
         shared = f", for {channels} in {groups} groups" if groups != 1 else ""
         weight_shape = format_shape(w.type.shape)
-        call.bad_shape(f"the weight {weight_shape} takes {taken} input channels; it must take {each}{shared}")
+        hint = _axes_hint(call, rank, taken)
+        call.bad_shape(f"the weight {weight_shape} takes {taken} input channels; it must take {each}{shared}{hint}")
     slides = call.slides(image.type.shape[2:], _taps(call, w), stride, padding, dilation)
     shape = (image.type.shape[0], outputs, *call.positions(slides))
     read, kept, where = _channel_indices(each, made, groups, "c")
@@ -82,6 +83,17 @@ def _contracted(call: Call, image: Value, weight: Value, bias: Operand | None, e
 
 def _map(*indices: str) -> str:
     return f"[{', '.join(indices)}]"
+
+
+def _axes_hint(call: Call, rank: int, taken: Dim) -> str:
+    """What to write if the channels seem to stand last, or to be missing, in an image that does not fit the weight."""
+    image = call.values[0].type.shape
+    names = ", ".join("DHW"[-rank:])
+    if image[-1] == taken and len(image) == rank + 2:
+        return f"; images are [N, C, {names}], channels first: move the last axis with gc.moveaxis(x, -1, 1)"
+    if len(image) == rank + 1:
+        return f"; {rank + 1} axes are one image, [C, {names}]: a batch without channels is given them by x[:, None]"
+    return ""
 
 
 def _channel_indices(each: Dim, made: Dim, groups: int, alone: str) -> tuple[str, str, str]:

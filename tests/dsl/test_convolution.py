@@ -161,6 +161,8 @@ BAD: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], type[Grap
     ("conv2d", (2, 3, 4, 4), (0, 3, 1, 1), {}, ShapeError, "no output channels"),
     ("conv2d", (2, 3, 4, 4), (5, 3, 0, 1), {}, ShapeError, r"window \[0,1\] must have fixed sizes"),
     ("conv2d", (2, 3, 4, 4), (5, 2, 1, 1), {}, ShapeError, r"\[5,2,1,1\] takes 2 input channels; it must take 3"),
+    ("conv2d", (2, 4, 4, 3), (5, 3, 1, 1), {}, ShapeError, r"images are \[N, C, H, W\], .* gc.moveaxis\(x, -1, 1\)"),
+    ("conv2d", (2, 4, 4), (5, 1, 1, 1), {}, ShapeError, r"3 axes are one image, \[C, H, W\]: .* x\[:, None\]"),
     ("conv2d", (2, 4, 4, 4), (4, 4, 1, 1), {"groups": 2}, ShapeError, "it must take 2, for 4 in 2 groups"),
     ("conv2d", (2, 3, 4, 4), (4, 1, 1, 1), {"groups": 2}, ShapeError, "3 input channels do not divide into 2 groups"),
     ("conv2d", (2, 4, 4, 4), (3, 2, 1, 1), {"groups": 2}, ShapeError, "3 output channels do not divide into 2 groups"),
