@@ -173,16 +173,16 @@ def _to_note(decision: Decision, kernel: Tunable) -> dict[str, object]:
             "seconds": seconds}  # fmt: skip
 
 
-def _from_note(note: object, kernel: Tunable) -> Decision | None:
+def _from_note(note: Any, kernel: Tunable) -> Decision | None:
     """The decision in a note; None if it is of another kernel, or none that graphc would have written."""
     try:
-        assert isinstance(note, dict)
         before, best = (float(seconds) for seconds in note["seconds"])
         found = Decision(parse_schedule(note["default"]), parse_schedule(note["best"]), before, best)
         check_override(kernel.form, found.best, host())
-    except (AssertionError, AttributeError, GraphcError, KeyError, TypeError, ValueError):
+        own = note["form"] == _text(kernel.form) and found.default == kernel.schedule
+    except (AttributeError, GraphcError, KeyError, TypeError, ValueError):
         return None
-    return found if note["form"] == _text(kernel.form) and found.default == kernel.schedule else None
+    return found if own else None
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------

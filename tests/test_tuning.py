@@ -194,7 +194,7 @@ def test_nothing_is_kept_where_the_cache_is_off(
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "no schedule", "impossible"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "no schedule", "impossible", "of no form", "a list"])
 def test_damaged_notes_are_measured_again(damage: str, clock: Callable[..., Clock], folder: Path) -> None:
     used = clock()
     layer()
@@ -207,7 +207,8 @@ def test_damaged_notes_are_measured_again(damage: str, clock: Callable[..., Cloc
         path.write_bytes(data[:20] if damage == "cut" else data.replace(b"seconds", b"minutes"))
     else:
         changes = {"foreign": {"form": "kernel k"}, "no schedule": {"best": "fast"}, "impossible": {"best": "dot"}}
-        cache.store_note(key, {**note, **changes[damage]})
+        left = {name: told for name, told in note.items() if (name, damage) != ("form", "of no form")}
+        cache.store_note(key, [note] if damage == "a list" else {**left, **changes.get(damage, {})})
     with pytest.warns(CacheWarning, match=r"note .*(measured|found out) again"):
         found = layer("other")
     assert len(used.measured) == 4
