@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import CompileError, GraphcError, InputError
+from graphc.errors import CompileError, GraphcError, InputError, SymbolError
 from graphc.program import Program
 
 
@@ -75,6 +75,8 @@ def test_inputs_by_name_and_position() -> None:
         program(a, b, a)
     with pytest.raises(InputError, match="y"):
         program(a)
+    with pytest.raises(SymbolError, match="call programs with arrays"):
+        gc.compile([gc.input("z", ("N",))], [])(gc.zeros((3,)))
     with pytest.raises(InputError, match="z"):
         program(a, b, z=b)
 

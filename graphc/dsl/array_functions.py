@@ -79,6 +79,8 @@ def call(function: Any, args: Sequence[Any], kwargs: dict[str, Any], unwrap: Cal
     Raises SymbolError for a function that graphc does not have, and for arguments that its own does not take.
     """
     name = function.__name__
+    if name in ("shape", "ndim", "size"):  # what a program asks of its inputs too
+        raise SymbolError(f"np.{name}(x): a symbol is no array; read x.{name}, and call programs with arrays")
     if name not in ARRAY_FUNCTIONS:
         known = ", ".join(sorted(ARRAY_FUNCTIONS))
         raise SymbolError(f"np.{name} is not available for symbols; graphc has: {known}")
