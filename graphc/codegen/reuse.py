@@ -1,4 +1,4 @@
-"""Less memory for the same kernels: what allocates nothing runs at once, and maps write over what they read last."""
+"""Less memory for the same kernels: what frees all that it allocates runs at once, maps write over dead operands."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from graphc.kernel.form import Kernel
 
 
 def order_for_memory(region: Region, storage: Storage, inputs: Iterable[str], kept: Collection[str]) -> None:
-    """Reorder the items of all regions if less is alive at once then: what needs no new memory runs first.
+    """Reorder the items of all regions if less is alive at once then: what frees all that it allocates runs first.
 
     In a training step these are above all the weight gradients with their updates, which free that of activations
-    and of gradients. `kept` are the values that outlive the kernels.
+    and of gradients, also where they are summed in pieces first. `kept` are the values that outlive the kernels.
     """
     given = {id(part): part.items for part in regions_within(region)}
     before = _peak(region, storage, inputs, kept)
@@ -42,7 +42,8 @@ def _peak(region: Region, storage: Storage, inputs: Iterable[str], kept: Iterabl
 
 
 def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> list[Item]:
-    """The items in an order of their dependencies: of those that can run, one that allocates nothing, or the first."""
+    """The items in an order of their dependencies: of those that can run, the one that frees most beyond what it
+    allocates, or the first if all allocate more than they free."""
     written = [memories(all_writes(item), storage) for item in region.items]
     touched = [memories((*all_reads(item), *all_writes(item)), storage) for item in region.items]
     before = dependencies(region, storage)
@@ -55,12 +56,15 @@ def _freeing_first(region: Region, storage: Storage, kept: Collection[str]) -> l
     left = dict.fromkeys(range(len(region.items)))
 
     def freed(i: int) -> int:
-        return sum(storage.nbytes(o) for o in touched[i] & own if waiting[o] <= {i} and o not in kept)
+        """Bytes that an item frees, less those that it allocates."""
+        names = touched[i] & own
+        gone = sum(storage.nbytes(o) for o in names if waiting[o] <= {i} and o not in kept)
+        return gone - sum(map(storage.nbytes, names - allocated))
 
     while left:
         ready = [i for i in left if before[i] <= order.keys()]
-        free = [i for i in ready if touched[i] & own <= allocated]
-        chosen = max(free, key=lambda i: (freed(i), -i)) if free else ready[0]
+        best = max(ready, key=lambda i: (freed(i), -i))
+        chosen = best if freed(best) >= 0 else ready[0]
         order[chosen] = None
         del left[chosen]
         allocated |= touched[chosen] & own
