@@ -52,19 +52,21 @@ def assign_layouts(
     host: Host,
     steady: Collection[str] = (),
     prepared: Collection[str] = (),
+    pad: bool = True,
 ) -> tuple[str, ...]:
     """Choose layouts for the values of a program, rewrite the region's kernels, add conversions. Returns remarks.
 
     `fixed` names values that must stay row-major beside leaves and what branches and loops touch: results, updates.
     The kernels `prepared` do not run in every call, and neither do conversions of what they make and of `steady`.
+    `pad`: strides may be spread by padding, which takes memory.
     """
     search = _Search(region, storage, fixed, host, steady, prepared)
     before, best = search.total(_State()), _State()
     if search.worth_while():
         best = min((search.improved(start) for start in search.starts()), key=search.total)
     if search.total(best) > WORTH * before:
-        best = search.with_copies(search.spread(_State()))  # padding is cheaper than a copy
-    best = search.spread(best)
+        best = search.with_copies(search.spread(_State()) if pad else _State())  # padding is cheaper than a copy
+    best = search.spread(best) if pad else best
     return () if best == _State() else _Applied(search, best).remarks(before)
 
 

@@ -91,13 +91,13 @@ class Planner:
         self.news = [names.of(v) for v in graph.outputs[count:]]
         self.variable_names = {v.name: names.of(v) for v in graph.inputs if v.name in signature.variables}
 
-    def arrange(self, machine: Host, without: Sequence[str], prepare: bool) -> tuple[str, ...]:
+    def arrange(self, machine: Host, without: Sequence[str], prepare: bool, pad: bool) -> tuple[str, ...]:
         """Choose layouts, then cut long reductions in pieces, unless switched off. Returns remarks."""
         remarks: tuple[str, ...] = ()
         if "layouts" not in without:
             fixed, steady = {*self.results, *self.news}, {*self.read_only(), *self.storage.constants}
             rarely = prepared_kernels(self.region, self.storage, steady) if prepare else set()
-            remarks = assign_layouts(self.region, self.storage, fixed, machine, steady if prepare else (), rarely)
+            remarks = assign_layouts(self.region, self.storage, fixed, machine, steady if prepare else (), rarely, pad)
             items = self.region.items
             items[:] = [ascending(item) if isinstance(item, Kernel) else item for item in items]
         if "split" not in without:
@@ -375,13 +375,15 @@ def plan_program(
     """Order the kernels, place every value and return the plan; see the module docstring.
 
     Layouts are chosen, and reductions split, for `machine` (None: not at all). Where the arena would exceed
-    `memory_limit` bytes, nothing is prepared ahead of the step, and then maps are computed again instead of being kept.
-    Raises MemoryLimitError, naming the largest values and the least that would do, if that is not enough.
+    `memory_limit` bytes, nothing is prepared ahead of the step and no strides are padded, and then maps are computed
+    again instead of being kept. Raises MemoryLimitError, naming the largest values and the least that would do, if that
+    is not enough.
     """
 
-    def planned(targets: Sequence[int], prepare: bool = False) -> PlannedProgram | None:
+    def planned(targets: Sequence[int], ample: bool = False) -> PlannedProgram | None:
+        prepare = ample and "prepare" not in without
         planner = Planner(graph, lowered, names.copy(), signature, capacities)
-        remarks = () if machine is None else planner.arrange(machine, without, prepare)
+        remarks = () if machine is None else planner.arrange(machine, without, prepare, pad=ample)
         planner.place_updates()
         if prepare:
             planner.prepare()
@@ -392,14 +394,13 @@ def plan_program(
         found = planner.plan()
         return replace(found, remarks=(*remarks, *found.remarks))
 
-    found = planned((), prepare="prepare" not in without)
+    found = planned((), ample=True)
     assert found is not None
     if memory_limit is None or found.plan.arena_bytes <= memory_limit:
         return found
     needed, prepared = found.plan.arena_bytes, bool(found.plan.preparations)
-    if prepared:
-        found = planned(())
-        assert found is not None
+    found = planned(())
+    assert found is not None
     found = fit(memory_limit, found, planned)
     given_up = f"nothing is prepared ahead of the step: that needs {format_bytes(needed)}, more than memory_limit"
     return replace(found, remarks=(*found.remarks, given_up)) if prepared else found
