@@ -39,6 +39,7 @@ from graphc.codegen.lanes import (
     lanes_possible,
     step_cost,
 )
+from graphc.codegen.split import PIECE, cut_into_rows
 from graphc.ir.dims import evaluate
 from graphc.kernel.expr import Affine, Apply, Computed, Expr, Index, loads, walk
 from graphc.kernel.form import Axis, Kernel, Operand, Stage
@@ -132,9 +133,12 @@ class Estimate:
         self.itemsizes = {o.name: o.dtype.itemsize for o in kernel.operands}
         self._dot: dict[tuple[int, str], float] = {}
 
-    def cycles(self, strides: Strides) -> float:
-        """Estimated cycles at capacity, in the best way of running the kernel in these layouts."""
-        best = min(self._contraction_costs(strides), default=math.inf)
+    def cycles(self, strides: Strides, *, crowds: bool = False) -> float:
+        """Estimated cycles at capacity, in the best way of running the kernel in these layouts.
+
+        crowds: with waiting for lines that strides put into few places of the caches.
+        """
+        best = min(self._contraction_costs(strides, crowds), default=math.inf)
         return self._lane_cost(strides) if best == math.inf else best
 
     @property
@@ -144,14 +148,14 @@ class Estimate:
 
     # -- contractions ----------------------------------------------------------------------------------------
 
-    def _contraction_costs(self, strides: Strides) -> Iterator[float]:
+    def _contraction_costs(self, strides: Strides, crowds: bool) -> Iterator[float]:
         for number, c in enumerate(self.contractions):
             left, right = self.factors[number]
             column = c.columns.name
             if self.columns[number]:
                 read = {a.step(column, strides) for a in right}
                 if read <= {0, 1} and 1 in {a.step(column, strides) for a in self.stores}:
-                    yield self._outer_cost(number) + self._crowding(number, strides)
+                    yield self._outer_cost(number) + (self._crowding(number, strides) if crowds else 0.0)
             for axis in self.kernel.stages[0].reduce:
                 if {a.step(axis.name, strides) for a in (*left, *right)} == {1}:
                     yield self._dot_cost(number, c, axis)
@@ -172,12 +176,27 @@ class Estimate:
         plan = self._outer_plan(number)
         sizes = dict(plan.schedule.tile)
         count = math.prod(-(-self.extents[a.name] // sizes.get(a.name, 1)) for a in self.kernel.space)
-        inside = {a.name: self.extents[a.name] for a in self.kernel.stages[0].reduce} | sizes
+        inside, pieces = self._piece(strides)
+        inside |= sizes
         waiting = 0.0
         for access in (access for side in self.factors[number] for access in side):
             size, steps = self.itemsizes[access.operand], {n: access.step(n, strides) for n in inside}
             waiting += fetched_again(tuple((s * size, inside[n]) for n, s in steps.items() if s), self.host)
-        return count * longer(plan.cost / count, waiting)
+        return count * longer(plan.cost / count, pieces * waiting)
+
+    def _piece(self, strides: Strides) -> tuple[dict[str, int], float]:
+        """The extents of the reduction that a tile walks at a time, and how many such pieces there are."""
+        reduce = self.kernel.stages[0].reduce
+        extents = {a.name: self.extents[a.name] for a in reduce}
+        if not cut_into_rows(self.kernel):
+            return extents, 1.0
+        left = PIECE
+        for name in sorted(
+            extents, key=lambda n: max(abs(a.step(n, strides) or 0) for s in self.factors[0] for a in s)
+        ):
+            extents[name] = min(extents[name], max(1, left))
+            left //= extents[name]
+        return extents, math.prod(self.extents[n] / size for n, size in extents.items())
 
     def _dot_cost(self, number: int, c: Contraction, axis: Axis) -> float:
         if (number, axis.name) not in self._dot:

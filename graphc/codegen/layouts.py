@@ -65,19 +65,26 @@ def assign_layouts(
     if search.worth_while():
         best = min((search.improved(start) for start in search.starts()), key=search.total)
     if search.total(best) > WORTH * before:
-        best = search.with_copies(search.spread(_State()) if pad else _State())  # padding is cheaper than a copy
+        best = search.with_copies(_State())
     best = search.spread(best) if pad else best
-    return () if best == _State() else _Applied(search, best).remarks(before)
+    if best in (_State(), _State(crowds=True)):
+        return ()
+    return _Applied(search, best).remarks(search.total(_State(crowds=best.crowds)))
 
 
 @dataclass(frozen=True)
 class _State:
     """The innermost axis of classes of values, where it is not the last; copies, by value and innermost axis; and the
-    classes and copies whose strides are spread by padding."""
+    classes and copies whose strides are spread by padding.
+
+    crowds: whether costs count lines that compete for few places of the caches. Padding is decided by them, last; what
+    they cost is known too roughly to copy a value for (measured).
+    """
 
     axes: dict[str, int] = field(default_factory=dict)
     copies: frozenset[tuple[str, Axis]] = frozenset()
     spread: frozenset[tuple[str, Axis]] = frozenset()
+    crowds: bool = False
 
     def with_axis(self, name: str, axis: Axis) -> _State:
         axes = {n: a for n, a in self.axes.items() if n != name}
@@ -112,7 +119,7 @@ class _Search:
                 self.operands.setdefault(operand.name, operand)
                 self.users.setdefault(operand.name, []).append(kernel)
         self.candidates = self._candidates(self._bound(fixed))
-        self._costs: dict[tuple[str, tuple[Axis, ...], tuple[bool, ...]], float] = {}
+        self._costs: dict[tuple[str, tuple[Axis, ...], tuple[bool, ...], bool], float] = {}
         self._strides: dict[tuple[str, Axis, bool], tuple[int, ...]] = {}
         self._conversions: dict[str, Estimate] = {}
 
@@ -186,12 +193,13 @@ class _Search:
 
     def _cost(self, kernel: Kernel, axes: tuple[Axis, ...], state: _State) -> float:
         spread = tuple(self.is_spread(o.name, a, state) for o, a in zip(kernel.operands, axes, strict=True))
-        key = (kernel.name, axes, spread)
+        key = (kernel.name, axes, spread, state.crowds)
         if key not in self._costs:
             operands = zip(kernel.operands, axes, spread, strict=True)
             strides = {o.name: self.strides(o, axis, wide) for o, axis, wide in operands}
             share = PREPARED if kernel.name in self.prepared else 1.0
-            cycles = max(self.estimates[kernel.name].cycles(strides), self._streaming(kernel))
+            estimate = self.estimates[kernel.name].cycles(strides, crowds=state.crowds)
+            cycles = max(estimate, self._streaming(kernel))
             self._costs[key] = share * cycles
         return self._costs[key]
 
@@ -298,6 +306,7 @@ class _Search:
 
     def spread(self, state: _State) -> _State:
         """The state with padding where that lowers the cost: of values that no view sees with other axes, of copies."""
+        state = replace(state, crowds=True)
         total = self.total(state)
         own = [(owner, self.axis(owner, state)) for owner in self.candidates if self._has_one_shape(owner)]
         for version in (*own, *sorted(state.copies, key=str)):
@@ -405,6 +414,8 @@ class _Applied:
         """What is padded, and what it would cost not to."""
         for name, axis in sorted(self.state.spread, key=str):
             target = self.copies.get((name, axis), name)
+            if target not in self.storage.layouts:
+                continue  # a copy that no kernel reads in the end
             layout, dims = self.storage.layouts[target], [str(dim) for dim in self.storage.values[target].type.shape]
             without = replace(self.state, spread=self.state.spread - {(name, axis)})
             share = self.search.total(without) / self.search.total(self.state)

@@ -80,13 +80,20 @@ def split_reduction(kernel: Kernel, host: Host) -> Split | None:
 # ---- outer products -------------------------------------------------------------------------------------------------
 
 
-def _split_outer(kernel: Kernel, host: Host) -> Split | None:
-    """A sum of outer products of rows, whose operands are too large for the second-level cache."""
-    (stage,), flat = kernel.stages, schedulable(kernel)
+def cut_into_rows(kernel: Kernel) -> bool:
+    """True if a sum of outer products has so many rows that it is cut into pieces of `PIECE` rows where they fit no
+    cache: a matrix of weights whose extents, and those of the reduction, are known."""
+    (stage,) = kernel.stages
     points = math.prod(largest_extent(a, kernel.capacities) for a in stage.reduce)
     bounded = any(a.extent is None or a.sequential for a in stage.reduce)
-    if len(kernel.space) != 2 or bounded or points < LONG or any(is_runtime(a) for a in kernel.space):
+    return len(kernel.space) == 2 and not bounded and points >= LONG and not any(is_runtime(a) for a in kernel.space)
+
+
+def _split_outer(kernel: Kernel, host: Host) -> Split | None:
+    """A sum of outer products of rows, whose operands are too large for the second-level cache."""
+    if not cut_into_rows(kernel):
         return None
+    (stage,), flat = kernel.stages, schedulable(kernel)
     found = []
     for c in contractions(flat):
         rows, columns = _of_rows(flat, c)
