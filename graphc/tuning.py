@@ -53,7 +53,7 @@ class Decision:
     def remark(self, kernel: str) -> str:
         """What has changed."""
         times = f"{self.best_seconds * 1e6:.4g} us instead of {self.default_seconds * 1e6:.4g} us"
-        return f"tuning: {kernel} runs as '{self.best}' instead of '{self.default}': {times} on one thread"
+        return f"tuning: {kernel} takes {times}, alone on one thread, as '{self.best}' instead of '{self.default}'"
 
 
 class MeasuringTuner:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from graphc.codegen.analysis import all_axes, capacity, reads_own_element_only
 from graphc.codegen.choose import shareable_axes
 from graphc.codegen.contraction import Dot, Outer, ways
-from graphc.codegen.cpu.emit import schedulable
+from graphc.codegen.cpu.emit import schedulable, unit_problem
 from graphc.codegen.host import Host
 from graphc.codegen.lanes import space_lanes_possible, stage_lanes_possible, transposed_cost
 from graphc.errors import CompileError
@@ -56,7 +56,8 @@ class _Check:
         if schedule.parallel is not None and schedule.parallel not in shareable:
             can = f"they can share {', '.join(shareable)}" if shareable else "they can share none of this kernel's"
             self._refuse(f"threads cannot share out the axis {schedule.parallel!r}; {can}")
-        self._check_unit()
+        if problem := unit_problem(self.flat, schedule):
+            self._refuse(problem)
         return self._spills()
 
     def _check_order(self) -> None:
@@ -70,14 +71,6 @@ class _Check:
         sequential = [name for name, axis in self.space.items() if axis.sequential]
         if [name for name in order if name in sequential] != sequential:
             self._refuse(f"sequential axes must keep their order: {', '.join(sequential)}")
-
-    def _check_unit(self) -> None:
-        unit, parallel = self.schedule.unit, self.schedule.parallel
-        size = dict(self.schedule.tile).get(parallel or "", 1)
-        if unit % size:
-            self._refuse(f"a unit of {unit} points of {parallel!r} is no multiple of its tiles of {size}")
-        if unit and any(o.init is not None for o in self.kernel.operands):
-            self._refuse(f"units of {parallel!r} do not fill what has an initial value")
 
     # -- kinds -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
-REGIONS = ("scratch", "prepared", "input", "variable", "constant", "rng")
+ARENA = ("scratch", "prepared", "input")  # regions of the memory that a program allocates
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Buffer:
     dims: str = ""
     start: int = 0
     layout: str = ""
+
+    @property
+    def in_arena(self) -> bool:
+        """True if `offset` is one in the arena."""
+        return self.region in ARENA
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from graphc.ir.buffers import format_bytes
-from graphc.kernel.plan import Branch, Buffer, Call, Entry, Loop, Plan, While, walk
+from graphc.kernel.plan import ARENA, Branch, Buffer, Call, Entry, Loop, Plan, While, walk
 
 MOST_NAMED = 8  # values of the peak that are shown
 
@@ -63,7 +63,7 @@ def _comment(text: str) -> str:
 
 def _memory(plan: Plan) -> Iterator[str]:
     """One line a buffer, by region and offset, in columns."""
-    regions = list(dict.fromkeys(("scratch", "prepared", "input", *(b.region for b in plan.buffers))))
+    regions = list(dict.fromkeys((*ARENA, *(b.region for b in plan.buffers))))
     ordered = sorted(plan.buffers, key=lambda b: (regions.index(b.region), b.offset, b.name))
     steps: dict[str, str] = {}
     for loop in (entry for entry in walk(plan.all_entries()) if isinstance(entry, Loop)):
@@ -83,7 +83,7 @@ def _type(buffer: Buffer) -> str:
 
 
 def _place(buffer: Buffer) -> str:
-    if buffer.region in ("scratch", "prepared", "input"):
+    if buffer.in_arena:
         return f"{buffer.offset} .. {buffer.offset + buffer.nbytes}"
     start = f" from {buffer.start}" if buffer.start else ""
     return f"#{buffer.offset}, {buffer.nbytes} bytes{start}"

@@ -266,7 +266,7 @@ class Executable:
         dtype = as_dtype(buffer.dtype).numpy
         nbytes = math.prod(buffer.shape) * dtype.itemsize
         whole, start = self._arena, buffer.offset
-        if buffer.region not in ("scratch", "prepared", "input"):
+        if not buffer.in_arena:
             owned = {"variable": [v.array for v in self._variables], "constant": self._constants, "rng": [self._rng]}
             if buffer.region not in owned or not 0 <= buffer.offset < len(owned[buffer.region]):
                 raise VerifyError(f"plan {self.plan.name}: buffer {buffer} lies nowhere")
@@ -339,7 +339,7 @@ def _arena(plan: Plan) -> np.ndarray:
     try:
         return aligned_zeros((plan.arena_bytes,), "u8")
     except MemoryLimitError as error:
-        inside = (buffer for buffer in plan.buffers if buffer.region in ("scratch", "prepared", "input"))
+        inside = (buffer for buffer in plan.buffers if buffer.in_arena)
         raise MemoryLimitError(
             f"program {plan.name!r} needs {format_bytes(plan.arena_bytes)}, which this machine does not give; its "
             f"largest values are {', '.join(largest(inside))}: make dims smaller"

@@ -97,7 +97,7 @@ def refused(name: str, schedule: str | Schedule) -> str:
         ("linear", "outer; vector o; tile n:8 o:32; block k:8", "no code for cache blocks"),
         ("linear", "outer; vector o; tile n:8 o:32; parallel k", "cannot share out the axis 'k'; they can share n"),
         ("linear", "outer; vector o; tile n:8 o:32; parallel n:12", "a unit of 12 points of 'n' is no multiple"),
-        ("scatter", "scalar; parallel c:8", "units of 'c' do not fill what has an initial value"),
+        ("scatter", "scalar; parallel c:8", "has an initial value, which units of an axis do not fill"),
         ("linear", "dot; vector k; tile n:2 o:8 k:16", "not contiguous along these lanes"),
         ("linear", "scalar; tile n:2", "neither a vector axis nor a tile"),
         ("linear", "vector; vector o; tile n:16", "its vector axis needs a tile"),

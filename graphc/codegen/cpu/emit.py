@@ -26,7 +26,8 @@ def emit(kernel: Kernel, schedule: Schedule, host: Host) -> str:
     """
     flat = schedulable(kernel)
     _check_lanes(flat, schedule, host)
-    _check_unit(flat, schedule)
+    if problem := unit_problem(flat, schedule):
+        raise CompileError(f"kernel {kernel.name}: {problem}")
     context = _context(kernel, flat, host)
     source = context.source
     with source.block(f"def {kernel.name}(args, thread, threads):"):
@@ -50,16 +51,17 @@ def _check_lanes(flat: Kernel, schedule: Schedule, host: Host) -> None:
                            f"its tile says {lanes}; give {axis}:{host.lanes}")
 
 
-def _check_unit(flat: Kernel, schedule: Schedule) -> None:
-    """Threads share whole units of an axis only if tiles fill them and all that is stored is stored at a point."""
+def unit_problem(flat: Kernel, schedule: Schedule) -> str:
+    """Why threads cannot share whole units of an axis, or '': tiles must fill them, and all that is stored must be
+    stored at a point."""
     size = dict(schedule.tile).get(schedule.parallel or "", 1)
     if schedule.unit % size:
-        raise CompileError(f"kernel {flat.name}: a unit of {schedule.unit} points of {schedule.parallel!r} is no "
-                           f"multiple of its tiles of {size}")
+        return f"a unit of {schedule.unit} points of {schedule.parallel!r} is no multiple of its tiles of {size}"
     filled = next((o.name for o in flat.operands if o.init is not None), None)
     if schedule.unit and filled is not None:
-        raise CompileError(f"kernel {flat.name}: {filled} has an initial value, which units of an axis do not fill; "
-                           f"share any tiles of {schedule.parallel!r} instead")
+        return (f"{filled} has an initial value, which units of an axis do not fill; share any tiles of "
+                f"{schedule.parallel!r} instead")
+    return ""
 
 
 def tiles_of(kernel: Kernel, flat: Kernel, schedule: Schedule, host: Host, axis: str) -> list[Segment]:
