@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.analysis import size_in_memory
-from graphc.codegen.build import Tunable, Tuned, Tuner, compile_kernel
+from graphc.codegen.build import Tunable, Tuned, Tuner, compile_kernels
 from graphc.codegen.candidates import candidates
 from graphc.codegen.choose import tile_count, unevenness
 from graphc.codegen.cpu.emit import schedulable
@@ -199,7 +199,7 @@ def measure(
 
     Each sample takes at least `sample_seconds`. Raises CompileError for a schedule that there is no code for.
     """
-    compiled = [compile_kernel(kernel, host(), schedule=schedule) for schedule in schedules]
+    compiled = compile_kernels([(kernel, schedule) for schedule in schedules], host())
     codes = {code.symbol: code.machine_code for code in compiled}  # equal schedules share their code
     counts = [kernel.capacities[name] for name in kernel.runtime_extents]
     seconds = least_seconds(codes, memories(kernel), counts, rounds=rounds, sample_seconds=sample_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ from graphc.codegen.cpu import emit
 from graphc.codegen.host import Host, host
 from graphc.codegen.limits import check_points, check_sizes
 from graphc.codegen.lower import Names, lower_graph
-from graphc.codegen.machine import MachineCode, compile_source
+from graphc.codegen.machine import MachineCode, emit_object, translate_source
 from graphc.codegen.memory import PlannedProgram, Signature, plan_program
 from graphc.codegen.override import check_override
 from graphc.codegen.rows import Scheduled
@@ -127,19 +128,16 @@ def build(
     check_sizes(planned.plan)
     remarks = [*(remark for stage in stages for remark in stage.remarks), *planned.remarks]
     remarks += _checked_overrides(planned, schedules or {}, machine)
-    given = {**planned.schedules, **(schedules or {})}
-    scheduled = {form.name: Scheduled(form, given.get(form.name) or choose(form, machine)) for form in planned.kernels}
+    fixed = {**planned.schedules, **(schedules or {})}
+    scheduled = {form.name: Scheduled(form, fixed.get(form.name) or choose(form, machine)) for form in planned.kernels}
     tuned = Tuned()
     if tuner is not None:
         tuned = tuner([k for k in _tunable(planned, scheduled, machine) if k.form.name not in (schedules or {})])
         scheduled |= {name: replace(scheduled[name], schedule=s) for name, s in tuned.schedules.items()}
         remarks += tuned.remarks
     sharing = share_work(planned.plan, scheduled, machine, fixed=set(schedules or {}))
-    compiled: dict[str, CompiledKernel] = {}
-    codes: dict[tuple[str, str], MachineCode] = {}  # kernels that differ in names only are compiled once
-    for form in planned.kernels:
-        schedule = sharing.schedules.get(form.name, scheduled[form.name].schedule)
-        compiled[form.name] = compile_kernel(form, machine, schedule=schedule, codes=codes)
+    given = [(form, sharing.schedules.get(form.name, scheduled[form.name].schedule)) for form in planned.kernels]
+    compiled = {kernel.form.name: kernel for kernel in compile_kernels(given, machine)}
     symbols = {name: kernel.symbol for name, kernel in compiled.items()}
     preparations = (replace(p, entries=_with_symbols(p.entries, symbols)) for p in sharing.plan.preparations)
     entries = _with_symbols(sharing.plan.entries, symbols)
@@ -172,29 +170,39 @@ def _checked_overrides(planned: PlannedProgram, schedules: Mapping[str, Schedule
     return [remark for remark in remarks if remark]
 
 
-def compile_kernel(
-    form: Kernel,
-    machine: Host,
-    *,
-    schedule: Schedule | None = None,
-    codes: dict[tuple[str, str], MachineCode] | None = None,
-) -> CompiledKernel:
-    """Verify a form, choose a schedule unless one is given, emit the source and compile it.
+def compile_kernel(form: Kernel, machine: Host, *, schedule: Schedule | None = None) -> CompiledKernel:
+    """Compile one kernel, with the schedule that is chosen for it unless one is given. Raises as `compile_kernels`."""
+    (compiled,) = compile_kernels([(form, schedule or choose(form, machine))], machine)
+    return compiled
 
-    `codes` remembers machine code by the form without its names and by the schedule, to use it again. Raises
-    VerifyError for a form that breaks a rule: planning makes forms of its own, and code of a wrong one would compute
-    wrong values in silence.
+
+def compile_kernels(kernels: Sequence[tuple[Kernel, Schedule]], machine: Host) -> list[CompiledKernel]:
+    """Verify forms, emit their sources by their schedules, and compile them.
+
+    A second thread lets LLVM emit machine code while this one translates the next kernels. Kernels that differ in names
+    only are compiled once. Raises VerifyError for a form that breaks a rule: planning makes forms of its own, and code
+    of a wrong one would compute wrong values in silence; CompileError for a schedule that there is no code for.
     """
-    verify(form)
-    check_points(form)
-    chosen = schedule or choose(form, machine)
-    source = emit(form, chosen, machine)
-    known = {} if codes is None else codes
-    key = (print_kernel(anonymous(form)), str(chosen))
-    if key not in known:
-        known[key] = compile_source(source, form.name)
-    code = known[key]
-    return CompiledKernel(form, chosen, source, code.symbol, code.object_bytes)
+    sources: list[tuple[str, Future[MachineCode]]] = []
+    codes: dict[tuple[str, str], Future[MachineCode]] = {}
+    with ThreadPoolExecutor(1) as emitting:
+        try:
+            for form, schedule in kernels:
+                verify(form)
+                check_points(form)
+                source = emit(form, schedule, machine)
+                key = (print_kernel(anonymous(form)), str(schedule))
+                if key not in codes:
+                    codes[key] = emitting.submit(emit_object, translate_source(source, form.name))
+                sources.append((source, codes[key]))
+            emitted = [(source, code.result()) for source, code in sources]
+        except BaseException:
+            emitting.shutdown(cancel_futures=True)
+            raise
+    return [
+        CompiledKernel(form, schedule, source, code.symbol, code.object_bytes)
+        for (form, schedule), (source, code) in zip(kernels, emitted, strict=True)
+    ]
 
 
 def _with_symbols(entries: Sequence[Entry], symbols: Mapping[str, str]) -> tuple[Entry, ...]:

@@ -42,8 +42,24 @@ class MachineCode:
         return str(_target_machine().emit_assembly(module))
 
 
+@dataclass(frozen=True)
+class Translated:
+    """A kernel's LLVM IR, before LLVM has seen it; `optimise` runs the passes that suit where it comes from."""
+
+    llvm_ir: str
+    symbol: str
+    optimise: Callable[[llvm.ModuleRef, llvm.PassBuilder], None]
+
+
 def compile_source(source: str, name: str, *, filename: str | None = None, through_numba: bool = False) -> MachineCode:
-    """Compile the kernel function `name` of `source` for the host.
+    """Compile the kernel function `name` of `source` for the host: `emit_object(translate_source(...))`."""
+    return emit_object(translate_source(source, name, filename=filename, through_numba=through_numba))
+
+
+def translate_source(
+    source: str, name: str, *, filename: str | None = None, through_numba: bool = False
+) -> Translated:
+    """Make LLVM IR of the kernel function `name` of `source`, for the host.
 
     `source` defines `def <name>(args, thread, threads)`; the vocabulary of `graphc.codegen.tile` is in scope.
     `filename` is what tracebacks and error messages name (a real file, or one made known to `linecache`).
@@ -65,9 +81,12 @@ def compile_source(source: str, name: str, *, filename: str | None = None, throu
         raise CompileError(f"kernel {name} ({filename}) does not compile: {error}") from error
     except Unsupported:
         pass
+    optimise = _tidy
     if module is None:
-        return _emit(_through_numba(source, name, symbol, filename), symbol, _optimise)
-    return _emit(module, symbol, _tidy)
+        module, optimise = _through_numba(source, name, symbol, filename), _optimise
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(_target_machine().target_data)
+    return Translated(str(module), symbol, optimise)
 
 
 def _through_numba(source: str, name: str, symbol: str, filename: str) -> ir.Module:
@@ -84,24 +103,25 @@ def _through_numba(source: str, name: str, symbol: str, filename: str) -> ir.Mod
         raise CompileError(f"kernel {name} ({filename}) does not compile: {error}") from error
 
 
-def _emit(module: ir.Module, symbol: str, optimise: Callable[[llvm.ModuleRef, llvm.PassBuilder], None]) -> MachineCode:
-    """Optimise a module and emit its object; checks that it needs nothing but the C library."""
+def emit_object(kernel: Translated) -> MachineCode:
+    """Optimise a kernel's IR and emit its object; LLVM does not hold Python's lock meanwhile.
+
+    Raises CompileError if the kernel needs more than the C library.
+    """
     machine = _target_machine()
-    module.triple = llvm.get_process_triple()
-    module.data_layout = str(machine.target_data)
-    parsed = llvm.parse_assembly(str(module))
+    parsed = llvm.parse_assembly(kernel.llvm_ir)
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     # Kernels are vectorised by construction; LLVM's vectorisers would only cost time.
     tuning.loop_vectorization = tuning.slp_vectorization = False
     # Register tiles are unrolled by construction too; unrolling nests of clipped loops took seconds and gained nothing.
     tuning.loop_unrolling = False
-    optimise(parsed, llvm.create_pass_builder(machine, tuning))
+    kernel.optimise(parsed, llvm.create_pass_builder(machine, tuning))
     foreign = [f.name for f in parsed.functions
                if f.is_declaration and not f.name.startswith("llvm.") and not ALLOWED_LIBRARIES.match(f.name)]
     if foreign:
-        raise CompileError(f"kernel {symbol} calls {', '.join(foreign)}, which no kernel may call")
+        raise CompileError(f"kernel {kernel.symbol} calls {', '.join(foreign)}, which no kernel may call")
     text = str(parsed)  # before emission, which rewrites the module for the target
-    return MachineCode(machine.emit_object(parsed), symbol, text)
+    return MachineCode(machine.emit_object(parsed), kernel.symbol, text)
 
 
 def _tidy(module: llvm.ModuleRef, builder: llvm.PassBuilder) -> None:

@@ -29,7 +29,7 @@ def test_workloads_are_as_defined() -> None:
 
 
 def test_the_command_offers_every_workload() -> None:
-    assert set(cli.WORKLOADS) == {*WORKLOADS, "contraction", "peak"}
+    assert set(cli.WORKLOADS) == {*WORKLOADS, "contractions", "peak"}
 
 
 def test_arrays() -> None:
