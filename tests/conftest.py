@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The tests of a run share one cache, as a user's programs do; a test about the cache itself sets GRAPHC_CACHE anew.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell: tests send Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     names = ("GRAPHC_CACHE", "GRAPHC_DATA", "GRAPHC_LOGS", "GRAPHC_DUMP", "GRAPHC_THREADS")
     config.stash[_environment] = {name: os.environ.get(name) for name in (*names, "PYTHONSAFEPATH")}
     config.stash[_tally] = {}
