@@ -14,7 +14,6 @@ this one's: start with no table.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import itertools
 import re
@@ -29,7 +28,7 @@ from graphc.codegen.choose import choose
 from graphc.codegen.contraction import Outer, ways
 from graphc.codegen.cpu.emit import emit, schedulable
 from graphc.codegen.host import Host, host, host_key
-from graphc.codegen.machine import compile_source
+from graphc.codegen.machine import compile_source, kernel_symbol
 from graphc.errors import CompileError
 from graphc.inspect.contractions import TABLE, Measured, Row, Table, print_table, read_table
 from graphc.inspect.peak import fma_gflops
@@ -170,12 +169,7 @@ class _Store:
         path = self.folder / f"{hashlib.sha256(source.encode()).hexdigest()[:32]}.o"
         if not path.exists():
             path.write_bytes(compile_source(source, form.name).object_bytes)
-        return _symbol(source, form.name), path.read_bytes()
-
-
-@functools.cache
-def _symbol(source: str, name: str) -> str:
-    return f"graphc_{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+        return kernel_symbol(source, form.name), path.read_bytes()
 
 
 def _measured(name: str, form: Kernel, store: _Store) -> Row:

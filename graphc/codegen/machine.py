@@ -56,6 +56,11 @@ def compile_source(source: str, name: str, *, filename: str | None = None, throu
     return emit_object(translate_source(source, name, filename=filename, through_numba=through_numba))
 
 
+def kernel_symbol(source: str, name: str) -> str:
+    """The symbol of a kernel's machine code: its name and a digest of its source."""
+    return f"graphc_{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+
+
 def translate_source(
     source: str, name: str, *, filename: str | None = None, through_numba: bool = False
 ) -> Translated:
@@ -67,9 +72,8 @@ def translate_source(
     loaded together. `through_numba` leaves typing and lowering to Numba in any case. Raises `CompileError` when the
     source does not type, or calls what a kernel may not.
     """
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    symbol = f"graphc_{name}_{digest}"
-    filename = filename or f"<graphc kernel {name} {digest}>"
+    symbol = kernel_symbol(source, name)
+    filename = filename or f"<graphc kernel {symbol}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = None
     try:

@@ -58,8 +58,9 @@ def lower(function: Callable[..., Any], symbol: str) -> ir.Module:
     try:
         with global_compiler_lock:  # Numba's contexts are not thread-safe
             return _lowered(function, symbol)
-    except (NumbaError, NotImplementedError) as error:  # Numba raises the latter for types whose lowering is not loaded
-        raise CompileError(str(error)) from error
+    except (NumbaError, NotImplementedError) as error:  # the latter: Numba has no code for one of the types
+        told = "Numba refuses this; write it with numbers, ranges and the functions of graphc.codegen.tile"
+        raise CompileError(f"{error}\n{told}") from error
 
 
 def _lowered(function: Callable[..., Any], symbol: str) -> ir.Module:

@@ -113,7 +113,7 @@ def test_the_longer_share_of_two_threads() -> None:
 def test_every_thread_has_whole_units(build: Callable[..., Any], name: str, count: int | str, unit: int) -> None:
     found = shared_by(scheduled(name, count, 37), parse_dim(str(count)), unit, host())
     if found is None:
-        pytest.skip("lanes of this machine are no part of a row")
+        pytest.skip("this processor's vectors do not divide the rows, so threads cannot share whole rows")
     kernel, rng = build(text(name, count, 37), found[0]), np.random.default_rng(0)
     for n in (1, 3, 8, 13, 37) if count == "N" else (count,):
         inputs = {o.name: rng.standard_normal([d if isinstance(d, int) else n for d in o.shape]).astype("f4")

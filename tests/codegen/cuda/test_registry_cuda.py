@@ -60,7 +60,7 @@ def test_samples_in_the_simulator(op: Op, sample: Sample) -> None:
 
     kernel, inputs = lowered(op, sample)
     if len(inputs) != len(kernel.inputs) or sum(a.size for a in inputs.values()) > LARGEST:
-        pytest.skip("needs other inputs than the sample's, or too many threads")
+        pytest.skip("the sample does not give all operands, or has more elements than can be simulated in time")
     try:
         schedule = SMALL[choose(kernel).kind]
         source = emit(kernel, schedule)
@@ -68,7 +68,7 @@ def test_samples_in_the_simulator(op: Op, sample: Sample) -> None:
         pytest.skip(str(error))  # says what the CUDA emitter does not cover
     wanted = interpret.run(kernel, inputs, float64=True)
     if not all(np.isfinite(a).all() for a in (*inputs.values(), *wanted.values()) if a.dtype.kind == "f"):
-        pytest.skip("Python's math module raises where CUDA's returns infinity or NaN")
+        pytest.skip("infinity or NaN: the simulator uses Python's math module, which raises there, unlike CUDA")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns where an integer wraps around
         found = simulate(kernel, schedule, source, inputs, {})

@@ -54,7 +54,7 @@ def test_masks_read_zeros_and_write_nothing_behind_the_count(run, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_masked_loads_do_not_touch_the_next_page(run, load, dtype):
     if not hasattr(mmap, "PROT_NONE") and not hasattr(ctypes.CDLL(None), "mprotect"):
-        pytest.skip("needs mprotect")
+        pytest.skip("this system has no mprotect, which makes a page unreadable")
     memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     bytes_ = np.frombuffer(memory, np.uint8)
     library = ctypes.CDLL(None, use_errno=True)

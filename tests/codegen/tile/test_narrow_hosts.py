@@ -19,7 +19,7 @@ SSE = 'Host("x86-64", "", 4, 16, fused=False)'
 @pytest.mark.parametrize(("lanes", "narrow"), [(8, AVX2), (4, SSE)])
 def test_tiles_of_fewer_lanes(lanes, narrow):
     if platform.machine() not in ("x86_64", "AMD64") or host().lanes <= lanes:
-        pytest.skip("needs an x86-64 host with wider vectors")
+        pytest.skip("runs code for narrower x86-64 processors, which this one is not wider than")
     script = f"""
 import sys
 import graphc.codegen.host as module
